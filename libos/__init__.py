@@ -1,0 +1,1 @@
+"""libos: a library operating system. One process is one machine."""

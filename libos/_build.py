@@ -1,0 +1,45 @@
+"""How ``libos._native`` is built: which headers Python sees, which C files stand behind them.
+
+Each layer has one ``api.h``. It is plain C (opaque structs, prototypes, integer constants), and it is given to cffi
+as it stands, so what a layer offers to Python can be read on one page. Everything else in a layer's C is
+private to it, or offered to the layers below in the import order by its other headers.
+
+``LIBOS_CFLAGS`` adds compiler flags: ``make asan`` uses it for the sanitizers.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cffi import FFI
+
+ROOT = Path(__file__).resolve().parent.parent
+LAYERS = ("sched", "net")
+
+ffi = FFI()
+for layer in LAYERS:
+    ffi.cdef((ROOT / layer / "api.h").read_text())
+
+ffi.set_source(
+    "libos._native",
+    "#include <stdint.h>\n#include <stddef.h>\n" + "".join(f'#include "{layer}/api.h"\n' for layer in LAYERS),
+    sources=sorted(str(path.relative_to(ROOT)) for layer in LAYERS for path in (ROOT / layer).glob("*.c")),
+    depends=sorted(str(path.relative_to(ROOT)) for layer in LAYERS for path in (ROOT / layer).glob("*.h")),
+    include_dirs=[str(ROOT)],
+    libraries=["dl"],
+    extra_compile_args=[
+        "-std=gnu11",
+        "-O2",
+        "-fvisibility=hidden",
+        "-fno-strict-aliasing",
+        "-Wall",
+        "-Wextra",
+        "-Wno-unused-parameter",
+        *os.environ.get("LIBOS_CFLAGS", "").split(),
+    ],
+    extra_link_args=os.environ.get("LIBOS_CFLAGS", "").split(),
+)
+
+if __name__ == "__main__":
+    ffi.compile(verbose=True)

@@ -1,0 +1,159 @@
+/* What Python may call of net/: a stack, its links, its sockets.
+ *
+ * A stack is one host's TCP/IP, without I/O, clock or randomness of its own: one struct, no statics. Frames enter from
+ * its links, leave to its links; time is given on each entry; the seed is given at birth. It is driven in one of two
+ * ways: attached to a reactor as a poller (stack_poller), or by hand (stack_run, stack_events), as tests and the
+ * simulation do.
+ *
+ * All calls return 0, a count, an id, or -errno. Times are ns. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d; ports
+ * are in host order. A socket id names one socket for ever: after sock_free() it answers -EBADF.
+ *
+ * Ownership: a stack owns its packet buffers, sockets and neighbours. A link owns its queues; stack_add_link() makes the
+ * stack the link's owner too, and stack_free() frees it. A wrapper link owns the link it wraps. */
+
+struct stack;
+struct link;
+
+/* --- the stack --------------------------------------------------------------------------------------------------- */
+
+#define STACK_ANY_DESTINATION 1 /* a gateway: takes packets for every address as its own */
+
+struct stack_config {
+    uint64_t seed[2];       /* keys every hash and every random choice */
+    uint64_t memory;        /* bytes of packet buffers at most */
+    uint32_t sockets;       /* sockets at most */
+    uint32_t rcvbuf;        /* bytes: default receive buffer of a TCP socket */
+    uint32_t sndbuf;        /* bytes: default send buffer of a TCP socket */
+    uint32_t flags;         /* STACK_* */
+};
+
+int stack_new(struct stack **out, const struct stack_config *config, uint64_t now);
+void stack_free(struct stack *s);
+struct poller *stack_poller(struct stack *s);
+
+/* By hand: timers and output up to now; returns the next deadline. Events as reactor_turn() gives them, base 0. */
+uint64_t stack_run(struct stack *s, uint64_t now);
+int stack_events(struct stack *s, uint64_t *events, unsigned max);
+
+int stack_add_link(struct stack *s, struct link *l); /* the interface index, 1 and up */
+int stack_add_address(struct stack *s, int ifindex, const uint8_t *addr, unsigned prefix);
+/* gateway NULL: on the link itself. */
+int stack_add_route(struct stack *s, int ifindex, const uint8_t *dest, unsigned prefix, const uint8_t *gateway);
+/* The source address that a packet to dest would carry. -ENETUNREACH. */
+int stack_source(struct stack *s, const uint8_t *dest, uint8_t *source);
+
+/* Counters by their SNMP (nstat) names. */
+int stack_counter_count(void);
+const char *stack_counter_name(int i);
+void stack_counters(struct stack *s, uint64_t *out);
+
+struct stack_memory {
+    uint64_t limit, reserved, in_use; /* bytes of packet buffers */
+    uint32_t buffers;                 /* packet buffers in use */
+    uint32_t sockets;                 /* sockets that exist */
+    uint32_t socket_bytes;            /* bytes one TCP socket takes when idle */
+};
+void stack_memory(struct stack *s, struct stack_memory *out);
+
+/* --- links ------------------------------------------------------------------------------------------------------- */
+
+#define LINK_CSUM 1  /* fills in and has verified transport checksums */
+#define LINK_TSO 2   /* takes TCP segments up to 64 KiB and cuts them */
+#define LINK_LRO 4   /* may deliver joined TCP segments up to 64 KiB */
+
+struct link_stats {
+    uint64_t rx_packets, rx_bytes, rx_dropped;
+    uint64_t tx_packets, tx_bytes, tx_dropped;
+};
+
+/* Two ends in memory; latency none, order kept. caps: LINK_*. queue: frames held for a receiver at most. */
+int link_new_pair(struct link **a, struct link **b, unsigned mtu, unsigned caps, const uint8_t *mac_a,
+                  const uint8_t *mac_b, unsigned queue);
+/* An open TAP with IFF_VNET_HDR (10-byte header), non-blocking; the link closes fd. mac: our own address on it. */
+int link_new_tap(struct link **out, struct reactor *r, int fd, unsigned mtu, unsigned caps, const uint8_t *mac);
+/* A link whose frames a test or the simulation moves: see link_inject, link_drain. */
+int link_new_manual(struct link **out, unsigned mtu, unsigned caps, const uint8_t *mac, unsigned queue);
+/* Wrappers: take over `inner`. */
+int link_new_pcap(struct link **out, struct link *inner, int fd, uint64_t epoch_offset, unsigned snaplen);
+
+struct impairment {
+    uint32_t loss_ppm, reorder_ppm, duplicate_ppm, corrupt_ppm; /* parts per million of frames */
+    uint32_t queue;                                             /* frames held at most */
+    uint64_t delay_ns, jitter_ns;                               /* each way */
+    uint64_t rate_bps;                                          /* bits a second, 0: no limit */
+    uint64_t seed[2];
+};
+int link_new_impair(struct link **out, struct link *inner, const struct impairment *how);
+
+void link_free(struct link *l); /* only of a link that no stack owns */
+void link_stats(struct link *l, struct link_stats *out);
+unsigned link_mtu(struct link *l);
+
+/* Manual links: a frame arrives; the next frame that left, its length or 0 (gso: segment size it is to be cut to). */
+int link_inject(struct link *l, const uint8_t *frame, size_t len, uint64_t now);
+int64_t link_drain(struct link *l, uint8_t *frame, size_t cap, unsigned *gso);
+
+/* --- sockets ----------------------------------------------------------------------------------------------------- */
+
+struct sock_name {
+    uint8_t addr[16];
+    uint16_t port;
+    uint16_t family; /* AF_INET or AF_INET6 */
+    uint32_t ifindex;
+};
+
+#define SOCK_LOCAL 0
+#define SOCK_REMOTE 1
+
+#define LISTEN_DEFER 1 /* each SYN waits for sock_admit() or sock_reject() */
+#define LISTEN_ANY_PORT 2 /* STACK_ANY_DESTINATION: one listener for every address and port */
+
+int64_t sock_open(struct stack *s, int type, int family); /* type SOCK_STREAM or SOCK_DGRAM; the id */
+/* addr all zero: any (AF_INET: ::ffff:0.0.0.0). port 0: an ephemeral one, SOCK_DGRAM and listeners at once. */
+int sock_bind(struct stack *s, int64_t id, const uint8_t *addr, unsigned port);
+int sock_connect(struct stack *s, int64_t id, const uint8_t *addr, unsigned port);
+int sock_listen(struct stack *s, int64_t id, unsigned backlog, unsigned flags);
+int64_t sock_accept(struct stack *s, int64_t id); /* a connection's id, -EAGAIN */
+int sock_admit(struct stack *s, int64_t id);      /* a connection that LISTEN_DEFER held: answer its SYN */
+int sock_reject(struct stack *s, int64_t id, int error); /* RST for ECONNREFUSED, ICMP unreachable else; frees it */
+
+/* TCP. send: bytes taken (short: EV_WRITE follows when there is room), -EAGAIN. recv: bytes, 0 at the end of the
+ * stream, -EAGAIN. */
+int64_t sock_send(struct stack *s, int64_t id, const uint8_t *data, size_t len);
+int64_t sock_recv(struct stack *s, int64_t id, uint8_t *buf, size_t cap);
+int sock_shutdown(struct stack *s, int64_t id); /* FIN after what is queued; reading goes on */
+/* UDP. recvfrom: the datagram's length (cut to cap), -EAGAIN; `to` (may be NULL) is where it was sent to. sendto: name
+ * NULL on a connected socket; `from` (may be NULL) the source to use on an any-destination stack. */
+int64_t sock_sendto(struct stack *s, int64_t id, const uint8_t *data, size_t len, const struct sock_name *name,
+                    const struct sock_name *from);
+int64_t sock_recvfrom(struct stack *s, int64_t id, uint8_t *buf, size_t cap, struct sock_name *from,
+                      struct sock_name *to);
+
+/* The owner is done with it. TCP: FIN (RST if unread data is thrown away), then lingers by itself. */
+int sock_free(struct stack *s, int64_t id);
+int sock_abort(struct stack *s, int64_t id); /* RST, and free */
+
+/* Which events are wanted: EV_READ off is how a protocol pauses reading (level: EV_READ comes again while data waits). */
+int sock_want(struct stack *s, int64_t id, unsigned mask);
+int sock_error(struct stack *s, int64_t id); /* and clear: an errno, 0 */
+int sock_getname(struct stack *s, int64_t id, int which, struct sock_name *out);
+int64_t sock_getopt(struct stack *s, int64_t id, int level, int name); /* Linux levels and names */
+int sock_setopt(struct stack *s, int64_t id, int level, int name, int64_t value);
+/* Bytes queued: unread, unsent, unacknowledged. */
+int sock_queues(struct stack *s, int64_t id, uint64_t *unread, uint64_t *unsent, uint64_t *unacked);
+
+#define TCP_STATE_CLOSED 7 /* states by Linux's numbers (include/net/tcp_states.h) */
+
+struct sock_info {
+    int64_t id;
+    uint32_t type, state;
+    struct sock_name local, remote;
+    uint64_t rx_queue, tx_queue;
+    uint64_t srtt_ns, rttvar_ns, rto_ns;
+    uint32_t cwnd, ssthresh; /* bytes */
+    uint32_t mss, retransmits;
+};
+/* The first socket with an id slot at or after *cursor; advances it. 1, or 0 at the end. */
+int stack_next_socket(struct stack *s, uint64_t *cursor, struct sock_info *out);
+/* Freed TCP sockets that still have bytes or a FIN to get through: what a machine waits for before it goes down. */
+int stack_lingering(struct stack *s);

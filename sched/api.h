@@ -1,0 +1,45 @@
+/* What Python may call of sched/: the reactor, where one machine waits.
+ *
+ * A turn of the loop is one call of reactor_turn(). It runs the pollers (stacks with their links: timers and
+ * output), submits, waits, reaps completions into the pollers, and fills `events`. Each event is one word:
+ * token << 16 | mask. A token names who it is for: a watched descriptor (its number), or a socket of an attached
+ * poller (poller_base | socket id). Python keeps one dict, token -> callable.
+ *
+ * All calls return 0, a count, or -errno. Times are nanoseconds of the reactor's clock. A reactor belongs to the thread
+ * that calls it; only reactor_wake() may come from others. */
+
+#define EV_READ 1     /* data, or a connection to accept, or end of stream */
+#define EV_WRITE 2    /* room again, or connected */
+#define EV_ERROR 4    /* sock_error() tells which */
+#define EV_REQUEST 8  /* a deferring listener holds a SYN: accept it or reject it */
+
+#define REACTOR_EVENTS_MAX 1024
+
+#define REACTOR_NEVER 0xffffffffffffffff
+
+struct reactor;
+struct poller;
+
+/* liburing: path of the shared object that exports liburing's functions. clock_offset is added to CLOCK_MONOTONIC.
+ * -EPERM, -ENOSYS: io_uring is refused here. */
+int reactor_new_ring(struct reactor **out, const char *liburing, unsigned entries, uint64_t clock_offset);
+int reactor_new_epoll(struct reactor **out, uint64_t clock_offset);
+void reactor_free(struct reactor *r); /* pollers and channels must be gone */
+
+uint64_t reactor_now(struct reactor *r);
+void reactor_set_spin(struct reactor *r, uint64_t ns); /* poll so long before blocking */
+
+/* Level-triggered readiness of a host descriptor: mask of EV_READ|EV_WRITE, 0 forgets it. */
+int reactor_watch(struct reactor *r, int fd, unsigned mask);
+
+int reactor_attach(struct reactor *r, struct poller *p); /* the poller's base, to be or-ed into tokens */
+int reactor_detach(struct reactor *r, struct poller *p);
+
+/* Waits at most timeout ns (0: only looks; REACTOR_NEVER: until something happens). Returns the number of events;
+ * 0 also when a signal arrived. */
+int reactor_turn(struct reactor *r, uint64_t timeout, uint64_t *events, unsigned max);
+
+/* Counters since the start: turns, waits that blocked, completions, submissions, events. */
+#define REACTOR_COUNTERS 5
+void reactor_counters(struct reactor *r, uint64_t *out);
+const char *reactor_kind(struct reactor *r); /* "io_uring" or "epoll" */
