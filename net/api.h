@@ -11,6 +11,8 @@
  * Ownership: a stack owns its packet buffers, sockets and neighbours. A link owns its queues; stack_add_link() makes the
  * stack the link's owner too, and stack_free() frees it. A wrapper link owns the link it wraps. */
 
+struct reactor; /* sched/api.h */
+struct poller;
 struct stack;
 struct link;
 

@@ -3,7 +3,7 @@
  * A turn of the loop is one call of reactor_turn(). It runs the pollers (stacks with their links: timers and
  * output), submits, waits, reaps completions into the pollers, and fills `events`. Each event is one word:
  * token << 16 | mask. A token names who it is for: a watched descriptor (its number), or a socket of an attached
- * poller (poller_base | socket id). Python keeps one dict, token -> callable.
+ * poller (number << 40 | socket id). Python keeps one dict, token -> callable.
  *
  * All calls return 0, a count, or -errno. Times are nanoseconds of the reactor's clock. A reactor belongs to the thread
  * that calls it; only reactor_wake() may come from others. */
@@ -32,7 +32,7 @@ void reactor_set_spin(struct reactor *r, uint64_t ns); /* poll so long before bl
 /* Level-triggered readiness of a host descriptor: mask of EV_READ|EV_WRITE, 0 forgets it. */
 int reactor_watch(struct reactor *r, int fd, unsigned mask);
 
-int reactor_attach(struct reactor *r, struct poller *p); /* the poller's base, to be or-ed into tokens */
+int reactor_attach(struct reactor *r, struct poller *p); /* the poller's number, 1 to 255 */
 int reactor_detach(struct reactor *r, struct poller *p);
 
 /* Waits at most timeout ns (0: only looks; REACTOR_NEVER: until something happens). Returns the number of events;

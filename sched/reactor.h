@@ -18,7 +18,8 @@ struct poller {
     /* Move up to max pending events, as base | socket id << 16 | mask, into out. What is left stays pending. */
     unsigned (*events)(struct poller *p, uint64_t *out, unsigned max);
     struct reactor *reactor; /* while attached */
-    uint64_t base;           /* token base << 16 */
+    uint64_t base;           /* number << 56: the token's high byte, as it stands in an event word */
+    uint8_t kicked;          /* set by anyone who gave it work: run it once more before blocking */
     struct poller *next;
 };
 

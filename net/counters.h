@@ -1,0 +1,73 @@
+/* What a stack counts, by the names of SNMP's MIBs as Linux's nstat shows them (RFC 4293, 4022, 4113; TcpExt is Linux's
+ * own). One list makes the enum and the names. */
+#ifndef LIBOS_COUNTERS_H
+#define LIBOS_COUNTERS_H
+
+#define COUNTERS(X)                                                                                                    \
+    X(EthInErrors) /* too short, or of a type that is not spoken here */                                               \
+    X(ArpInErrors)                                                                                                     \
+    X(NeighFailed) /* packets given up because their next hop did not answer */                                        \
+    X(IpInReceives)                                                                                                    \
+    X(IpInHdrErrors)                                                                                                   \
+    X(IpInAddrErrors)                                                                                                  \
+    X(IpInUnknownProtos)                                                                                               \
+    X(IpInDelivers)                                                                                                    \
+    X(IpOutRequests)                                                                                                   \
+    X(IpOutNoRoutes)                                                                                                   \
+    X(IpReasmFails) /* fragments: not put together yet, dropped */                                                     \
+    X(Ip6InReceives)                                                                                                   \
+    X(Ip6InHdrErrors)                                                                                                  \
+    X(Ip6InAddrErrors)                                                                                                 \
+    X(Ip6InUnknownProtos)                                                                                              \
+    X(Ip6InDelivers)                                                                                                   \
+    X(Ip6OutRequests)                                                                                                  \
+    X(Ip6OutNoRoutes)                                                                                                  \
+    X(Ip6ReasmFails)                                                                                                   \
+    X(IcmpInMsgs)                                                                                                      \
+    X(IcmpInErrors)                                                                                                    \
+    X(IcmpInCsumErrors)                                                                                                \
+    X(IcmpOutMsgs)                                                                                                     \
+    X(IcmpOutRateLimited)                                                                                              \
+    X(UdpInDatagrams)                                                                                                  \
+    X(UdpNoPorts)                                                                                                      \
+    X(UdpInErrors)                                                                                                     \
+    X(UdpInCsumErrors)                                                                                                 \
+    X(UdpRcvbufErrors)                                                                                                 \
+    X(UdpOutDatagrams)                                                                                                 \
+    X(TcpActiveOpens)                                                                                                  \
+    X(TcpPassiveOpens)                                                                                                 \
+    X(TcpAttemptFails)                                                                                                 \
+    X(TcpEstabResets)                                                                                                  \
+    X(TcpCurrEstab)                                                                                                    \
+    X(TcpInSegs)                                                                                                       \
+    X(TcpOutSegs)                                                                                                      \
+    X(TcpRetransSegs)                                                                                                  \
+    X(TcpInErrs)                                                                                                       \
+    X(TcpInCsumErrors)                                                                                                 \
+    X(TcpOutRsts)                                                                                                      \
+    X(TcpExtListenOverflows)                                                                                           \
+    X(TcpExtPAWSEstab)                                                                                                 \
+    X(TcpExtTCPChallengeACK)                                                                                           \
+    X(TcpExtTCPOFOQueue)                                                                                               \
+    X(TcpExtTCPOFODrop)                                                                                                \
+    X(TcpExtTCPRcvQDrop)                                                                                               \
+    X(TcpExtTCPFastRetrans)                                                                                            \
+    X(TcpExtTCPTimeouts)                                                                                               \
+    X(TcpExtTCPWinProbe)                                                                                               \
+    X(TcpExtTCPKeepAlive)                                                                                              \
+    X(TcpExtDelayedACKs)                                                                                               \
+    X(TcpExtTW)                                                                                                        \
+    X(TcpExtTCPAbortOnData)                                                                                            \
+    X(TcpExtTCPAbortOnTimeout)                                                                                         \
+    X(TcpExtTCPMemoryPressures)                                                                                        \
+    X(TcpInBytes)                                                                                                      \
+    X(TcpOutBytes)
+
+enum counter {
+#define COUNTER(name) C_##name,
+    COUNTERS(COUNTER)
+#undef COUNTER
+        COUNTER_COUNT
+};
+
+#endif

@@ -1,0 +1,110 @@
+/* Packet buffers.
+ *
+ * A pbuf is a window (off, len) onto a buffer of `size` bytes. A packet is a chain of pbufs through `frag`; a queue is a
+ * chain of packets through `next`. A buffer has a count of references: a clone is a pbuf with a window of its own onto
+ * another's buffer (`lender`), and holds one reference to it, so a send queue and the frames cut from it share bytes.
+ *
+ * Ownership: whoever holds the pointer owns the packet; functions that take a packet over say so; pbuf_free() ends it.
+ * All buffers of a pool are carved from one mapping of at most `limit` bytes, in five sizes; a freed one goes back
+ * to the list of its size. The pool never grows past the limit: pbuf_alloc() answers NULL and counts it. */
+#ifndef LIBOS_PBUF_H
+#define LIBOS_PBUF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PBUF_CLASSES 5
+#define PBUF_HEADROOM 64 /* kept free in front of a frame: a link's own header, and alignment */
+
+#define PBUF_CSUM_OK 1      /* received: the transport checksum was verified, or never left this host */
+#define PBUF_CSUM_PARTIAL 2 /* to send: the pseudo-header's sum is in the field at csum_start + csum_offset */
+
+struct pbuf {
+    struct pbuf *next;
+    struct pbuf *frag;
+    struct pbuf *lender;
+    uint8_t *base;
+    uint32_t size, off, len;
+    uint32_t refs;
+    uint8_t class;
+    uint8_t flags;
+    uint16_t gso_size;                /* payload bytes of each segment it stands for; 0: one */
+    uint16_t csum_start, csum_offset; /* from the start of the frame; from csum_start */
+    /* Who holds it may use these: TCP, the sequence number of its first byte; UDP, its addresses' place. */
+    uint32_t mark;
+    uint32_t mark2;
+};
+
+struct pbuf_queue {
+    struct pbuf *head, *tail;
+    uint32_t count;
+};
+
+struct pbuf_pool {
+    uint8_t *map;
+    uint64_t limit, carved, in_use;
+    struct pbuf *free[PBUF_CLASSES];
+    uint32_t buffers; /* in use */
+    uint64_t refused;
+};
+
+int pbuf_pool_init(struct pbuf_pool *pool, uint64_t limit);
+void pbuf_pool_free(struct pbuf_pool *pool);
+
+/* Room for at least `room` bytes after `headroom`; len is 0. NULL: over the limit. */
+struct pbuf *pbuf_alloc(struct pbuf_pool *pool, uint32_t headroom, uint32_t room);
+/* A window of len bytes, off bytes into p's own window. p must not have frags. */
+struct pbuf *pbuf_clone(struct pbuf_pool *pool, struct pbuf *p, uint32_t off, uint32_t len);
+/* The packet with all its frags. NULL is fine. */
+void pbuf_free(struct pbuf_pool *pool, struct pbuf *p);
+#define PBUF_ROOM_MAX 68000
+
+static inline uint8_t *pbuf_data(const struct pbuf *p) { return p->base + p->off; }
+static inline uint32_t pbuf_tailroom(const struct pbuf *p) { return p->lender ? 0 : p->size - p->off - p->len; }
+static inline uint8_t *pbuf_push(struct pbuf *p, uint32_t n)
+{
+    p->off -= n;
+    p->len += n;
+    return p->base + p->off;
+}
+static inline void pbuf_pull(struct pbuf *p, uint32_t n)
+{
+    p->off += n;
+    p->len -= n;
+}
+static inline uint32_t pbuf_total(const struct pbuf *p)
+{
+    uint32_t n = 0;
+    for (; p; p = p->frag)
+        n += p->len;
+    return n;
+}
+/* Copies up to len bytes of the packet from offset off; returns how many there were. */
+uint32_t pbuf_copy(const struct pbuf *p, uint32_t off, uint8_t *to, uint32_t len);
+
+static inline void queue_push(struct pbuf_queue *q, struct pbuf *p)
+{
+    p->next = NULL;
+    if (q->tail)
+        q->tail->next = p;
+    else
+        q->head = p;
+    q->tail = p;
+    q->count++;
+}
+static inline struct pbuf *queue_pop(struct pbuf_queue *q)
+{
+    struct pbuf *p = q->head;
+    if (p) {
+        q->head = p->next;
+        if (!q->head)
+            q->tail = NULL;
+        p->next = NULL;
+        q->count--;
+    }
+    return p;
+}
+void queue_clear(struct pbuf_pool *pool, struct pbuf_queue *q);
+
+#endif

@@ -1,0 +1,398 @@
+/* The socket table, the two lists, and demultiplexing. See sock.h. */
+#include "net/sock.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include "net/tcp.h"
+
+#define SLOT_BITS 20
+#define SLOT_MASK ((1u << SLOT_BITS) - 1)
+#define GENERATION_MASK 0xfffffu
+#define EPHEMERAL_FIRST 32768u
+#define EPHEMERAL_COUNT 28232u /* to 60999, as Linux has it */
+
+int sock_table_init(struct stack *s)
+{
+    struct sock_table *t = s->socks = calloc(1, sizeof *t);
+    if (!t)
+        return -ENOMEM;
+    t->connected_mask = 255;
+    t->connected = calloc(t->connected_mask + 1, sizeof *t->connected);
+    t->bound = calloc(BOUND_BUCKETS, sizeof *t->bound);
+    return t->connected && t->bound ? 0 : -ENOMEM;
+}
+
+void sock_table_free(struct stack *s)
+{
+    struct sock_table *t = s->socks;
+    if (!t)
+        return;
+    for (uint32_t i = 0; i < t->cap; i++)
+        if (t->slots[i])
+            sock_destroy(s, t->slots[i]);
+    free(t->slots);
+    free(t->generations);
+    free(t->spare);
+    free(t->connected);
+    free(t->bound);
+    free(t);
+    s->socks = NULL;
+}
+
+static int grow(struct stack *s)
+{
+    struct sock_table *t = s->socks;
+    uint32_t limit = s->config.sockets < SLOT_MASK ? s->config.sockets : SLOT_MASK;
+    uint32_t cap = t->cap ? t->cap * 2 : 64;
+    if (cap > limit)
+        cap = limit;
+    if (cap <= t->cap)
+        return -EMFILE;
+    struct sock **slots = realloc(t->slots, cap * sizeof *slots);
+    if (slots)
+        t->slots = slots;
+    uint32_t *generations = realloc(t->generations, cap * sizeof *generations);
+    if (generations)
+        t->generations = generations;
+    uint32_t *spare = realloc(t->spare, cap * sizeof *spare);
+    if (spare)
+        t->spare = spare;
+    if (!slots || !generations || !spare || timer_reserve(&s->timers, s->timers.count + 1024 + cap) < 0)
+        return -ENOMEM;
+    for (uint32_t i = cap; i-- > t->cap;) {
+        t->slots[i] = NULL;
+        t->generations[i] = 0;
+        t->spare[t->nspare++] = i;
+    }
+    t->cap = cap;
+    return 0;
+}
+
+struct sock *sock_new(struct stack *s, size_t size, const struct sock_ops *ops, int type, int family, int *error)
+{
+    struct sock_table *t = s->socks;
+    int rc = t->nspare ? 0 : grow(s);
+    struct sock *k = rc < 0 ? NULL : calloc(1, size);
+    if (!k) {
+        *error = rc < 0 ? -rc : ENOMEM;
+        return NULL;
+    }
+    uint32_t slot = t->spare[--t->nspare];
+    t->generations[slot] = (t->generations[slot] + 1) & GENERATION_MASK;
+    t->slots[slot] = k;
+    t->count++;
+    k->ops = ops;
+    k->id = (int64_t)t->generations[slot] << SLOT_BITS | slot;
+    k->type = (uint8_t)type;
+    k->family = (uint8_t)family;
+    k->want = EV_READ;
+    if (family == AF_INET) {
+        static const uint8_t any4[4];
+        k->local = k->remote = addr_from4(any4);
+    }
+    return k;
+}
+
+struct sock *sock_find(struct stack *s, int64_t id)
+{
+    struct sock_table *t = s->socks;
+    uint32_t slot = (uint32_t)id & SLOT_MASK;
+    if (id < 0 || slot >= t->cap || !t->slots[slot] || t->slots[slot]->id != id || t->slots[slot]->orphan)
+        return NULL;
+    return t->slots[slot];
+}
+
+static void list_remove(struct sock_list *list, struct sock *k, size_t node)
+{
+#define NODE(k) ((struct sock_node *)((char *)(k) + node))
+    struct sock_node *n = NODE(k);
+    if (!n->on)
+        return;
+    if (n->prev)
+        NODE(n->prev)->next = n->next;
+    else
+        list->head = n->next;
+    if (n->next)
+        NODE(n->next)->prev = n->prev;
+    else
+        list->tail = n->prev;
+    *n = (struct sock_node){0};
+}
+
+static void list_push(struct sock_list *list, struct sock *k, size_t node)
+{
+    struct sock_node *n = NODE(k);
+    if (n->on)
+        return;
+    *n = (struct sock_node){.prev = list->tail, .on = true};
+    if (list->tail)
+        NODE(list->tail)->next = k;
+    else
+        list->head = k;
+    list->tail = k;
+#undef NODE
+}
+
+#define DIRTY offsetof(struct sock, dirty)
+#define READY offsetof(struct sock, ready)
+
+void sock_destroy(struct stack *s, struct sock *k)
+{
+    struct sock_table *t = s->socks;
+    uint32_t slot = (uint32_t)k->id & SLOT_MASK;
+    k->ops->release(s, k);
+    sock_unhash(k);
+    list_remove(&s->dirty, k, DIRTY);
+    list_remove(&s->ready, k, READY);
+    if (t->any_stream == k)
+        t->any_stream = NULL;
+    if (t->any_dgram == k)
+        t->any_dgram = NULL;
+    t->slots[slot] = NULL;
+    t->spare[t->nspare++] = slot;
+    t->count--;
+    free(k);
+}
+
+void sock_mark_dirty(struct stack *s, struct sock *k) { list_push(&s->dirty, k, DIRTY); }
+
+void sock_mark_ready(struct stack *s, struct sock *k)
+{
+    if (!k->orphan)
+        list_push(&s->ready, k, READY);
+}
+
+void sock_fail(struct stack *s, struct sock *k, int error)
+{
+    if (!k->error)
+        k->error = error;
+    sock_mark_ready(s, k);
+}
+
+void sock_output_dirty(struct stack *s)
+{
+    /* What marks itself dirty again meanwhile (a full pool, a full link) waits for the next run. */
+    struct sock *last = s->dirty.tail;
+    for (struct sock *k = s->dirty.head, *next; k; k = next) {
+        next = k == last ? NULL : k->dirty.next;
+        list_remove(&s->dirty, k, DIRTY);
+        k->ops->output(s, k);
+    }
+}
+
+static unsigned events_of(const struct sock *k)
+{
+    unsigned mask = k->ops->ready((struct sock *)k) & (k->want | EV_REQUEST);
+    return k->error ? mask | EV_ERROR : mask;
+}
+
+unsigned sock_collect_events(struct stack *s, uint64_t *out, unsigned max)
+{
+    struct sock *last = s->ready.tail;
+    unsigned n = 0;
+    for (struct sock *k = s->ready.head, *next; k && n < max; k = next) {
+        next = k == last ? NULL : k->ready.next;
+        unsigned mask = events_of(k);
+        list_remove(&s->ready, k, READY);
+        if (!mask)
+            continue;
+        list_push(&s->ready, k, READY); /* asked again next time: the condition may still hold then */
+        out[n++] = s->poller.base | (uint64_t)k->id << 16 | mask;
+    }
+    return n;
+}
+
+/* --- demultiplexing --- */
+
+static uint32_t tuple_hash(const struct stack *s, int type, const struct addr *local, unsigned lport,
+                           const struct addr *remote, unsigned rport)
+{
+    uint64_t words[5];
+    memcpy(words, local->b, 16);
+    memcpy(words + 2, remote->b, 16);
+    words[4] = (uint64_t)type << 32 | lport << 16 | rport;
+    return (uint32_t)siphash(s->key, words, 5);
+}
+
+static void insert(struct sock **bucket, struct sock *k)
+{
+    k->bucket = bucket;
+    k->chain = *bucket;
+    *bucket = k;
+    k->hashed = true;
+}
+
+static struct sock **connected_bucket(struct stack *s, int type, const struct addr *local, unsigned lport,
+                                      const struct addr *remote, unsigned rport)
+{
+    return &s->socks->connected[tuple_hash(s, type, local, lport, remote, rport) & s->socks->connected_mask];
+}
+
+static struct sock **bound_bucket(struct stack *s, int type, unsigned lport)
+{
+    return &s->socks->bound[(lport + (unsigned)type * 7919u) % BOUND_BUCKETS];
+}
+
+void sock_hash_bound(struct stack *s, struct sock *k)
+{
+    sock_unhash(k);
+    insert(bound_bucket(s, k->type, k->lport), k);
+}
+
+void sock_hash_connected(struct stack *s, struct sock *k)
+{
+    struct sock_table *t = s->socks;
+    sock_unhash(k);
+    if (t->count > t->connected_mask) { /* more than one each: double */
+        uint32_t mask = t->connected_mask * 2 + 1;
+        struct sock **old = t->connected, **wider = calloc(mask + 1, sizeof *wider);
+        if (wider) {
+            uint32_t before = t->connected_mask;
+            t->connected = wider;
+            t->connected_mask = mask;
+            for (uint32_t i = 0; i <= before; i++)
+                for (struct sock *m = old[i], *next; m; m = next) {
+                    next = m->chain;
+                    insert(connected_bucket(s, m->type, &m->local, m->lport, &m->remote, m->rport), m);
+                }
+            free(old);
+        } /* no memory for it: longer chains */
+    }
+    insert(connected_bucket(s, k->type, &k->local, k->lport, &k->remote, k->rport), k);
+}
+
+void sock_unhash(struct sock *k)
+{
+    if (!k->hashed)
+        return;
+    struct sock **at = k->bucket;
+    while (*at != k)
+        at = &(*at)->chain;
+    *at = k->chain;
+    k->hashed = false;
+}
+
+struct sock *sock_lookup_connected(struct stack *s, int type, const struct addr *local, unsigned lport,
+                                   const struct addr *remote, unsigned rport)
+{
+    for (struct sock *k = *connected_bucket(s, type, local, lport, remote, rport); k; k = k->chain)
+        if (k->rport == rport && k->lport == lport && k->type == type && addr_eq(&k->remote, remote) &&
+            addr_eq(&k->local, local))
+            return k;
+    return NULL;
+}
+
+/* Does a socket bound to `bound` hear what is sent to addr? A v6 wildcard hears v4 too unless it is v6only. */
+static bool hears(const struct sock *k, const struct addr *addr)
+{
+    if (!addr_is_any(&k->local))
+        return addr_eq(&k->local, addr);
+    return addr_is4(addr) ? k->family == AF_INET || !k->v6only : k->family == AF_INET6;
+}
+
+struct sock *sock_lookup_bound(struct stack *s, int type, const struct addr *local, unsigned lport,
+                               const struct addr *remote, unsigned rport)
+{
+    struct sock *best = NULL;
+    int best_score = -1;
+    for (struct sock *k = *bound_bucket(s, type, lport); k; k = k->chain) {
+        if (k->lport != lport || k->type != type || !hears(k, local))
+            continue;
+        if (k->rport && (k->rport != rport || !addr_eq(&k->remote, remote)))
+            continue;
+        int score = 4 * (k->rport != 0) + 2 * !addr_is_any(&k->local) + (addr_is4(local) == (k->family == AF_INET));
+        if (score > best_score) {
+            best = k;
+            best_score = score;
+        }
+    }
+    if (!best)
+        best = type == SOCK_STREAM ? s->socks->any_stream : s->socks->any_dgram;
+    return best;
+}
+
+bool sock_port_taken(struct stack *s, const struct sock *k, const struct addr *addr, unsigned port)
+{
+    for (struct sock *o = *bound_bucket(s, k->type, port); o; o = o->chain) {
+        if (o == k || o->lport != port || o->type != k->type)
+            continue;
+        if (addr_is_any(addr)) {
+            bool same_family = k->family == o->family;
+            bool dual = (k->family == AF_INET6 && !k->v6only) || (o->family == AF_INET6 && !o->v6only);
+            if (same_family || dual)
+                return true;
+        } else if (hears(o, addr)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+unsigned sock_pick_port(struct stack *s, const struct sock *k, const struct addr *local, const struct addr *remote,
+                        unsigned rport)
+{
+    unsigned start = rng_below(&s->rng, EPHEMERAL_COUNT);
+    for (unsigned i = 0; i < EPHEMERAL_COUNT; i++) {
+        unsigned port = EPHEMERAL_FIRST + (start + i) % EPHEMERAL_COUNT;
+        if (sock_port_taken(s, k, local, port))
+            continue;
+        if (!remote || !sock_lookup_connected(s, k->type, local, port, remote, rport))
+            return port;
+    }
+    return 0;
+}
+
+void sock_host_unreachable(struct stack *s, const struct addr *next_hop)
+{
+    for (uint32_t i = 0; i < s->socks->cap; i++) {
+        struct sock *k = s->socks->slots[i];
+        struct path path;
+        if (k && k->type == SOCK_STREAM && k->rport && tcp_is_connecting(k) &&
+            route_find(s, &k->remote, &k->local, &path) && addr_eq(&path.next, next_hop))
+            tcp_connect_failed(s, k, EHOSTUNREACH);
+    }
+}
+
+/* --- the calls that all sockets share (api.h) --- */
+
+int sock_want(struct stack *s, int64_t id, unsigned mask)
+{
+    struct sock *k = sock_find(s, id);
+    if (!k)
+        return -EBADF;
+    k->want = mask & (EV_READ | EV_WRITE);
+    sock_mark_ready(s, k);
+    return 0;
+}
+
+int sock_error(struct stack *s, int64_t id)
+{
+    struct sock *k = sock_find(s, id);
+    if (!k)
+        return -EBADF;
+    int error = k->error;
+    k->error = 0;
+    return error;
+}
+
+int sock_getname(struct stack *s, int64_t id, int which, struct sock_name *out)
+{
+    struct sock *k = sock_find(s, id);
+    if (!k)
+        return -EBADF;
+    if (which == SOCK_REMOTE && !k->rport)
+        return -ENOTCONN;
+    sock_fill_name(k, which, out);
+    return 0;
+}
+
+void sock_fill_name(const struct sock *k, int which, struct sock_name *out)
+{
+    const struct addr *a = which == SOCK_REMOTE ? &k->remote : &k->local;
+    memcpy(out->addr, a->b, 16);
+    out->port = which == SOCK_REMOTE ? k->rport : k->lport;
+    out->family = k->family;
+    out->ifindex = 0;
+}

@@ -1,0 +1,85 @@
+/* Sockets: what TCP and UDP have in common, the table of their ids, and how a packet finds its socket.
+ *
+ * Ownership: a socket lives in the table from sock_new() until sock_destroy(). Its owner above knows it by id only; after
+ * sock_free() the id is dead at once, while a TCP connection may live on as an orphan until it has said its FIN.
+ *
+ * Events are levels: ops->ready() computes which hold now. A socket that may have something to report is on the
+ * stack's ready list; it leaves the list when it is asked and has nothing. */
+#ifndef LIBOS_SOCK_H
+#define LIBOS_SOCK_H
+
+#include "net/stack.h"
+
+struct sock_ops {
+    unsigned (*ready)(struct sock *k);             /* EV_* that hold now */
+    void (*output)(struct stack *s, struct sock *k); /* it was dirty: send what can be sent */
+    void (*release)(struct stack *s, struct sock *k); /* free its queues: it is about to go */
+};
+
+struct sock_node {
+    struct sock *next, *prev;
+    bool on;
+};
+
+struct sock {
+    const struct sock_ops *ops;
+    int64_t id;
+    uint8_t type; /* SOCK_STREAM, SOCK_DGRAM */
+    uint8_t family;
+    bool orphan;  /* its owner has let go of it */
+    bool v6only, reuseaddr;
+    bool hashed;
+    uint16_t want; /* EV_READ, EV_WRITE */
+    int error;     /* pending, positive errno */
+    struct addr local, remote;
+    uint16_t lport, rport; /* rport 0: not connected */
+    struct sock *chain, **bucket;
+    struct sock_node dirty, ready;
+};
+
+struct sock_table {
+    struct sock **slots;
+    uint32_t *generations;
+    uint32_t *spare; /* free slots, a stack */
+    uint32_t cap, nspare, count;
+    struct sock **connected, **bound; /* buckets: by 4-tuple; by protocol and local port */
+    uint32_t connected_mask;
+    struct sock *any_stream, *any_dgram; /* any-destination stacks: whoever takes every port */
+};
+#define BOUND_BUCKETS 1024
+
+int sock_table_init(struct stack *s);
+void sock_table_free(struct stack *s);
+
+/* size: of the struct that begins with a struct sock; zeroed. NULL and *error: EMFILE at the bound, ENOMEM. */
+struct sock *sock_new(struct stack *s, size_t size, const struct sock_ops *ops, int type, int family, int *error);
+struct sock *sock_find(struct stack *s, int64_t id); /* NULL: dead, or an orphan */
+void sock_destroy(struct stack *s, struct sock *k);
+
+void sock_mark_dirty(struct stack *s, struct sock *k);
+void sock_mark_ready(struct stack *s, struct sock *k);
+void sock_fail(struct stack *s, struct sock *k, int error); /* note the error, and an event */
+
+/* Hashing: a socket is in one of the two tables, or in none. */
+void sock_hash_bound(struct stack *s, struct sock *k);
+void sock_hash_connected(struct stack *s, struct sock *k);
+void sock_unhash(struct sock *k);
+struct sock *sock_lookup_connected(struct stack *s, int type, const struct addr *local, unsigned lport,
+                                   const struct addr *remote, unsigned rport);
+/* The best match among bound ones: connected to this remote, then bound to this address, then any. */
+struct sock *sock_lookup_bound(struct stack *s, int type, const struct addr *local, unsigned lport,
+                               const struct addr *remote, unsigned rport);
+/* Would binding k to addr:port clash? */
+bool sock_port_taken(struct stack *s, const struct sock *k, const struct addr *addr, unsigned port);
+/* A free ephemeral port for k (RFC 6056 3.3.1: random start); remote given: only the 4-tuple must be free. 0: none. */
+unsigned sock_pick_port(struct stack *s, const struct sock *k, const struct addr *local, const struct addr *remote,
+                        unsigned rport);
+
+void sock_output_dirty(struct stack *s);
+unsigned sock_collect_events(struct stack *s, uint64_t *out, unsigned max);
+void sock_fill_name(const struct sock *k, int which, struct sock_name *out);
+
+/* A next hop did not answer: fail what waits for it. */
+void sock_host_unreachable(struct stack *s, const struct addr *next_hop);
+
+#endif

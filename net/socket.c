@@ -1,0 +1,317 @@
+/* The socket calls (net/api.h): each finds the socket by its id and hands on to TCP or UDP. Arguments from above are
+ * checked here, once. */
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include "net/tcp.h"
+#include "net/udp.h"
+
+int64_t sock_open(struct stack *s, int type, int family)
+{
+    int error = 0;
+    if (family != AF_INET && family != AF_INET6)
+        return -EAFNOSUPPORT;
+    struct sock *k = type == SOCK_STREAM  ? tcp_open(s, family, &error)
+                     : type == SOCK_DGRAM ? udp_open(s, family, &error)
+                                          : (error = ESOCKTNOSUPPORT, NULL);
+    return k ? k->id : -error;
+}
+
+/* Can a socket of this family have to do with the address? */
+static bool family_fits(const struct sock *k, const struct addr *a)
+{
+    if (k->family == AF_INET)
+        return addr_is4(a);
+    return !(addr_is4(a) && k->v6only);
+}
+
+int sock_bind(struct stack *s, int64_t id, const uint8_t *addr, unsigned port)
+{
+    struct sock *k = sock_find(s, id);
+    struct addr a = addr_from(addr);
+    if (!k)
+        return -EBADF;
+    if (port > 65535 || k->lport || k->rport)
+        return -EINVAL;
+    if (!family_fits(k, &a))
+        return -EAFNOSUPPORT;
+    bool anyone = s->config.flags & STACK_ANY_DESTINATION;
+    if (!addr_is_any(&a) && !addr_is_loopback(&a) && !stack_is_local(s, &a) && !anyone)
+        return -EADDRNOTAVAIL;
+    if (port && sock_port_taken(s, k, &a, port))
+        return -EADDRINUSE;
+    k->local = a;
+    if (!port && !(port = sock_pick_port(s, k, &a, NULL, 0)))
+        return -EADDRINUSE;
+    k->lport = (uint16_t)port;
+    sock_hash_bound(s, k);
+    return 0;
+}
+
+int sock_connect(struct stack *s, int64_t id, const uint8_t *addr, unsigned port)
+{
+    struct sock *k = sock_find(s, id);
+    struct addr a = addr_from(addr);
+    if (!k)
+        return -EBADF;
+    if (port < 1 || port > 65535)
+        return -EINVAL;
+    if (!family_fits(k, &a))
+        return -EAFNOSUPPORT;
+    if (addr_is_any(&a)) /* as every BSD socket: this host */
+        a = addr_is4(&a) ? addr_from4((const uint8_t[]){127, 0, 0, 1}) : (struct addr){{[15] = 1}};
+    return k->type == SOCK_STREAM ? tcp_connect(s, tcp_of(k), &a, port) : udp_connect(s, k, &a, port);
+}
+
+int sock_listen(struct stack *s, int64_t id, unsigned backlog, unsigned flags)
+{
+    struct sock *k = sock_find(s, id);
+    if (!k)
+        return -EBADF;
+    if (k->type == SOCK_STREAM)
+        return tcp_listen(s, tcp_of(k), backlog, flags);
+    if (!(flags & LISTEN_ANY_PORT) || !(s->config.flags & STACK_ANY_DESTINATION))
+        return -EOPNOTSUPP;
+    if (s->socks->any_dgram)
+        return -EADDRINUSE;
+    s->socks->any_dgram = k;
+    return 0;
+}
+
+int64_t sock_send(struct stack *s, int64_t id, const uint8_t *data, size_t len)
+{
+    struct sock *k = sock_find(s, id);
+    if (!k)
+        return -EBADF;
+    if (k->type != SOCK_STREAM)
+        return sock_sendto(s, id, data, len, NULL, NULL);
+    struct tcp *t = tcp_of(k);
+    if (k->error)
+        return -k->error;
+    switch (t->state) {
+    case SYN_SENT:
+    case SYN_RECV:
+    case ESTABLISHED:
+    case CLOSE_WAIT:
+        break;
+    case LISTEN:
+        return -ENOTCONN;
+    default:
+        return k->rport ? -EPIPE : -ENOTCONN;
+    }
+    if (t->fin_wanted)
+        return -EPIPE;
+    int64_t n = tcp_out_append(s, t, data, len);
+    if (n)
+        sock_mark_dirty(s, k);
+    return n || !len ? n : -EAGAIN;
+}
+
+int64_t sock_recv(struct stack *s, int64_t id, uint8_t *buf, size_t cap)
+{
+    struct sock *k = sock_find(s, id);
+    if (!k)
+        return -EBADF;
+    if (k->type != SOCK_STREAM) {
+        struct sock_name from;
+        return sock_recvfrom(s, id, buf, cap, &from, NULL);
+    }
+    struct tcp *t = tcp_of(k);
+    if (t->in.head) {
+        int64_t n = tcp_in_read(s, t, buf, cap);
+        sock_mark_dirty(s, k); /* the window may have opened */
+        return n;
+    }
+    if (k->error)
+        return -k->error;
+    if (t->fin_in)
+        return 0;
+    if (t->state == CLOSED)
+        return k->rport ? 0 : -ENOTCONN;
+    return t->state == LISTEN ? -ENOTCONN : -EAGAIN;
+}
+
+int sock_shutdown(struct stack *s, int64_t id)
+{
+    struct sock *k = sock_find(s, id);
+    if (!k)
+        return -EBADF;
+    if (k->type != SOCK_STREAM)
+        return -EOPNOTSUPP;
+    struct tcp *t = tcp_of(k);
+    if (t->fin_wanted)
+        return 0;
+    if (!tcp_on(s, t, ON_CLOSE))
+        return -ENOTCONN;
+    t->fin_wanted = true;
+    sock_mark_dirty(s, k);
+    return 0;
+}
+
+int sock_free(struct stack *s, int64_t id)
+{
+    struct sock *k = sock_find(s, id);
+    if (!k)
+        return -EBADF;
+    if (k->type == SOCK_STREAM)
+        tcp_close(s, tcp_of(k));
+    else
+        sock_destroy(s, k);
+    return 0;
+}
+
+int sock_abort(struct stack *s, int64_t id)
+{
+    struct sock *k = sock_find(s, id);
+    if (!k)
+        return -EBADF;
+    if (k->type != SOCK_STREAM) {
+        sock_destroy(s, k);
+        return 0;
+    }
+    k->orphan = true;
+    tcp_abort(s, tcp_of(k));
+    return 0;
+}
+
+int64_t sock_getopt(struct stack *s, int64_t id, int level, int name)
+{
+    struct sock *k = sock_find(s, id);
+    if (!k)
+        return -EBADF;
+    bool stream = k->type == SOCK_STREAM;
+    if (level == IPPROTO_TCP && stream)
+        return tcp_getopt(tcp_of(k), name);
+    if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY && k->family == AF_INET6)
+        return k->v6only;
+    if (level != SOL_SOCKET)
+        return -ENOPROTOOPT;
+    switch (name) {
+    case SO_TYPE:
+        return k->type;
+    case SO_DOMAIN:
+        return k->family;
+    case SO_PROTOCOL:
+        return stream ? IPPROTO_TCP : IPPROTO_UDP;
+    case SO_REUSEADDR:
+        return k->reuseaddr;
+    case SO_ERROR:
+        return sock_error(s, id);
+    case SO_ACCEPTCONN:
+        return stream && tcp_of(k)->state == LISTEN;
+    case SO_KEEPALIVE:
+        return stream && tcp_of(k)->keepalive;
+    case SO_BROADCAST:
+        return !stream && ((struct udp *)k)->broadcast;
+    case SO_RCVBUF:
+        return stream ? tcp_of(k)->in_limit : 256 * 1024;
+    case SO_SNDBUF:
+        return stream ? tcp_of(k)->out_limit : 256 * 1024;
+    default:
+        return -ENOPROTOOPT;
+    }
+}
+
+#define BUFFER_LEAST 4096
+#define BUFFER_MOST (64 << 20)
+
+static uint32_t buffer_size(int64_t value)
+{
+    return (uint32_t)(value < BUFFER_LEAST ? BUFFER_LEAST : value > BUFFER_MOST ? BUFFER_MOST : value);
+}
+
+int sock_setopt(struct stack *s, int64_t id, int level, int name, int64_t value)
+{
+    struct sock *k = sock_find(s, id);
+    if (!k)
+        return -EBADF;
+    bool stream = k->type == SOCK_STREAM;
+    if (level == IPPROTO_TCP && stream)
+        return tcp_setopt(s, tcp_of(k), name, value);
+    if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY && k->family == AF_INET6) {
+        if (k->lport)
+            return -EINVAL; /* ipv6(7): before it is bound */
+        k->v6only = value != 0;
+        return 0;
+    }
+    if (level != SOL_SOCKET)
+        return -ENOPROTOOPT;
+    switch (name) {
+    case SO_REUSEADDR: /* noted: connections in TIME_WAIT never stand in the way of a listener here */
+        k->reuseaddr = value != 0;
+        return 0;
+    case SO_KEEPALIVE:
+        if (stream) {
+            tcp_of(k)->keepalive = value != 0;
+            tcp_keepalive_restart(s, tcp_of(k));
+        }
+        return 0;
+    case SO_BROADCAST:
+        if (!stream)
+            ((struct udp *)k)->broadcast = value != 0;
+        return 0;
+    case SO_RCVBUF:
+        if (stream)
+            tcp_of(k)->in_limit = buffer_size(value);
+        return 0;
+    case SO_SNDBUF:
+        if (stream)
+            tcp_of(k)->out_limit = buffer_size(value);
+        return 0;
+    default:
+        return -ENOPROTOOPT;
+    }
+}
+
+int sock_queues(struct stack *s, int64_t id, uint64_t *unread, uint64_t *unsent, uint64_t *unacked)
+{
+    struct sock *k = sock_find(s, id);
+    if (!k)
+        return -EBADF;
+    *unread = *unsent = *unacked = 0;
+    if (k->type != SOCK_STREAM) {
+        udp_queues(k, unread);
+        return 0;
+    }
+    struct tcp *t = tcp_of(k);
+    uint32_t flight = (uint32_t)seq_diff(t->snd_nxt, t->snd_una);
+    *unread = t->in_bytes;
+    *unacked = flight < t->out_bytes ? flight : t->out_bytes;
+    *unsent = t->out_bytes - *unacked;
+    return 0;
+}
+
+int stack_next_socket(struct stack *s, uint64_t *cursor, struct sock_info *out)
+{
+    while (*cursor < s->socks->cap) {
+        struct sock *k = s->socks->slots[(*cursor)++];
+        if (!k)
+            continue;
+        *out = (struct sock_info){.id = k->id, .type = k->type};
+        sock_fill_name(k, SOCK_LOCAL, &out->local);
+        sock_fill_name(k, SOCK_REMOTE, &out->remote);
+        if (k->type == SOCK_STREAM) {
+            tcp_info(k, out);
+        } else {
+            out->state = k->rport ? ESTABLISHED : CLOSED;
+            udp_queues(k, &out->rx_queue);
+        }
+        return 1;
+    }
+    return 0;
+}
+
+int stack_lingering(struct stack *s)
+{
+    int n = 0;
+    for (uint32_t i = 0; i < s->socks->cap; i++) {
+        struct sock *k = s->socks->slots[i];
+        if (!k || !k->orphan || k->type != SOCK_STREAM)
+            continue;
+        unsigned state = tcp_of(k)->state;
+        n += state == FIN_WAIT1 || state == CLOSING || state == LAST_ACK;
+    }
+    return n;
+}

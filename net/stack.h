@@ -1,0 +1,135 @@
+/* One host's TCP/IP: everything that its parts share. See api.h for what it offers upward.
+ *
+ *   link -> ether_input -> arp_input | ip4_input | ip6_input -> icmp_input | udp_input | tcp_input -> socket -> events
+ *   socket -> tcp_output | udp_output -> ip_output -> neigh_output -> link
+ *
+ * Invariants: every entry (a frame, a run, a call from Python) sees a consistent stack and leaves one. Input never sends
+ * data by itself; it marks sockets dirty, and stack_run() lets each dirty socket send once. Only answers that belong to
+ * no socket (ARP, echo, errors, RST) go out at once. Nothing here blocks, calls Python or allocates without a bound. */
+#ifndef LIBOS_STACK_H
+#define LIBOS_STACK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "net/addr.h"
+#include "net/counters.h"
+#include "net/link.h"
+#include "net/pbuf.h"
+#include "net/rng.h"
+#include "net/timer.h"
+
+#define NETIFS_MAX 8
+#define NETIF_ADDRS_MAX 16
+#define ROUTES_MAX 64
+#define SECOND 1000000000u
+#define MSEC 1000000u
+
+struct sock;
+struct sock_table;
+struct neigh_table;
+
+struct netif {
+    struct stack *stack;
+    struct link *link;
+    int index;
+    struct {
+        struct addr addr;
+        uint8_t bits; /* of 128 */
+    } addrs[NETIF_ADDRS_MAX];
+    unsigned naddrs;
+};
+
+struct route {
+    struct addr dest, gateway;
+    uint8_t bits;
+    bool on_link;
+    struct netif *nif;
+};
+
+/* A list of sockets that a socket is on at most once. */
+struct sock_list {
+    struct sock *head, *tail;
+};
+
+struct stack {
+    struct poller poller; /* first */
+    struct stack_config config;
+    struct pbuf_pool pool;
+    struct timer_heap timers;
+    struct rng rng;
+    uint64_t key[2]; /* of all keyed hashes */
+    uint64_t now;    /* of the last entry: for calls from Python, which give no time */
+
+    struct netif netifs[NETIFS_MAX]; /* the first is loopback */
+    unsigned nnetifs;
+    struct route routes[ROUTES_MAX]; /* longest prefix first */
+    unsigned nroutes;
+    struct neigh_table *neighs;
+
+    struct sock_table *socks;
+    struct sock_list dirty; /* have something to send */
+    struct sock_list ready; /* may have an event to report */
+
+    uint16_t ip_id;
+    uint32_t icmp_tokens; /* errors that may still be sent in this second (RFC 1812 4.3.2.8, RFC 4443 2.4(f)) */
+    uint64_t icmp_refill;
+    uint32_t challenge_tokens; /* challenge ACKs left in this second (RFC 5961 7) */
+    uint64_t challenge_refill;
+    uint64_t counters[COUNTER_COUNT];
+};
+
+static inline void count(struct stack *s, enum counter c) { s->counters[c]++; }
+
+/* --- where packets go (route.c) --- */
+struct path {
+    struct netif *nif;
+    struct addr src, next; /* source address; next hop */
+};
+/* src any: choose one. False: no route, or no address to send from. */
+bool route_find(struct stack *s, const struct addr *dst, const struct addr *src, struct path *path);
+bool netif_has(const struct netif *nif, const struct addr *a);
+bool stack_is_local(const struct stack *s, const struct addr *a);
+
+/* --- input, each takes p; off: where its header starts --- */
+void ether_input(struct link *l, struct pbuf *p, uint64_t now);
+void arp_input(struct netif *nif, struct pbuf *p);
+void ip4_input(struct netif *nif, struct pbuf *p);
+void ip6_input(struct netif *nif, struct pbuf *p);
+
+/* A received packet above IP: p's window starts at the transport header and is as long as IP said. */
+struct ip_meta {
+    struct netif *nif;
+    struct addr src, dst;
+    uint32_t ip_off; /* of the IP header, in p's buffer */
+    uint8_t proto;
+    uint16_t proto_at; /* where in an IPv6 packet the field stands that named the protocol */
+    bool to_group; /* sent to a multicast or broadcast address, by IP or by Ethernet: no errors in answer */
+};
+void icmp4_input(struct stack *s, struct pbuf *p, const struct ip_meta *m);
+void icmp6_input(struct stack *s, struct pbuf *p, const struct ip_meta *m);
+void udp_input(struct stack *s, struct pbuf *p, const struct ip_meta *m);
+void tcp_input(struct stack *s, struct pbuf *p, const struct ip_meta *m);
+void nd_input(struct stack *s, struct pbuf *p, const struct ip_meta *m);
+
+/* Is the transport checksum right? Counts nothing. */
+bool ip_csum_ok(const struct pbuf *p, const struct ip_meta *m);
+
+/* --- output, each takes p --- */
+/* p starts at the transport header. 0 or -errno. */
+int ip_output(struct stack *s, const struct path *path, const struct addr *dst, unsigned proto, unsigned ttl,
+              struct pbuf *p);
+/* Leave the transport checksum to the link where it can (p starts at the transport header; field offset from there). */
+void ip_csum_fill(const struct path *path, const struct addr *dst, unsigned proto, unsigned field, struct pbuf *p);
+void ether_output(struct netif *nif, const uint8_t *dst_mac, unsigned ethertype, struct pbuf *p);
+
+/* An ICMP error about the packet p came from (unicast senders only, rate limited). Does not take p. */
+enum icmp_error { ICMP_NO_PORT, ICMP_NO_PROTO, ICMP_NO_HOST, ICMP_NO_ROUTE, ICMP_PROHIBITED };
+void icmp_error(struct stack *s, enum icmp_error what, const struct pbuf *p, const struct ip_meta *m);
+/* An ICMP error came for a packet of ours with this inner transport header. mtu: of "too big", else 0. */
+void tcp_icmp_error(struct stack *s, const struct addr *local, const struct addr *remote, const uint8_t *header,
+                    int error, uint32_t mtu);
+void udp_icmp_error(struct stack *s, const struct addr *local, const struct addr *remote, const uint8_t *header,
+                    int error, uint32_t mtu);
+
+#endif
