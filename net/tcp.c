@@ -96,6 +96,8 @@ static unsigned tcp_ready(struct sock *k)
 {
     const struct tcp *t = tcp_of(k);
     unsigned mask = 0;
+    if (t->parent)
+        return 0; /* not accepted: nobody knows its id */
     if (t->state == LISTEN)
         return !t->listener.first ? 0 : t->listener.flags & LISTEN_DEFER ? EV_REQUEST : EV_READ;
     if (t->in.head || t->fin_in || t->state == CLOSED)

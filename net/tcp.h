@@ -107,6 +107,7 @@ struct tcp {
     uint32_t unacked_in; /* bytes taken in since we last sent an ACK */
     bool fin_in;         /* everything has come, the FIN too */
     bool ack_now, ack_later;
+    uint8_t dupacks_owed; /* segments out of order since rcv_nxt last moved, not yet answered each by an ACK */
 
     /* Timestamps (RFC 7323): in ms, with an offset of its own for each connection. */
     uint32_t ts_offset, ts_recent;

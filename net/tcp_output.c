@@ -18,6 +18,9 @@ struct plan {
     uint8_t flags;
 };
 
+/* Of the sequence space. */
+static uint32_t plan_space(const struct plan *plan) { return plan->len + !!(plan->flags & (TH_SYN | TH_FIN)); }
+
 uint32_t tcp_timestamp(const struct tcp *t, uint64_t now) { return (uint32_t)(now / MSEC) + t->ts_offset; }
 
 uint32_t tcp_window_room(const struct tcp *t)
@@ -178,7 +181,7 @@ static bool send_segment(struct stack *s, struct tcp *t, const struct path *path
         return false;
     }
     uint8_t *h = pbuf_data(p);
-    uint32_t hlen = TCP_HLEN + put_options(t, h + TCP_HLEN, plan, s->now), wnd;
+    uint32_t hlen = TCP_HLEN + put_options(t, h + TCP_HLEN, plan, s->now), wnd, space = plan_space(plan);
     p->len = hlen;
     if (plan->len) {
         uint32_t got = tcp_out_window(s, t, plan->seq, plan->len, p, SEND_FRAGS_MAX);
@@ -197,7 +200,10 @@ static bool send_segment(struct stack *s, struct tcp *t, const struct path *path
         wnd = tcp_window_room(t);
         t->rcv_adv = seq_max(t->rcv_adv, seq_add(t->rcv_nxt, wnd));
         t->last_ack_sent = t->rcv_nxt;
-        t->ack_now = t->ack_later = false;
+        if (!space && t->dupacks_owed)
+            t->dupacks_owed--;
+        t->ack_now = t->dupacks_owed > 0;
+        t->ack_later = false;
         t->unacked_in = 0;
         tcp_timer_stop(t, T_DELACK);
     } else {
@@ -223,7 +229,7 @@ static bool send_segment(struct stack *s, struct tcp *t, const struct path *path
 /* It is sent: move snd_nxt over it, keep the clocks. */
 static void sent(struct stack *s, struct tcp *t, enum reason why, const struct plan *plan)
 {
-    uint32_t space = plan->len + !!(plan->flags & (TH_SYN | TH_FIN));
+    uint32_t space = plan_space(plan);
     seq_t end = seq_add(plan->seq, space);
     if (why == SEND_PROBE || space == 0)
         return;

@@ -9,6 +9,7 @@
 #include "net/wire.h"
 
 #define WRITE_BUFFER_MAX 65536
+#define DUPACKS_OWED_MAX 64
 
 /* --- to send --- */
 
@@ -186,9 +187,12 @@ bool tcp_in_insert(struct stack *s, struct tcp *t, const struct segment *g)
             ooo_insert(s, t, p);
         else
             pbuf_free(&s->pool, p);
-        t->ack_now = true; /* RFC 5681 4.2: tell the sender where the gap is */
+        if (t->dupacks_owed < DUPACKS_OWED_MAX) /* RFC 5681 4.2: one for each, by which the sender finds the gap */
+            t->dupacks_owed++;
+        t->ack_now = true;
         return false;
     }
+    t->dupacks_owed = 0; /* those not sent yet would now acknowledge more, and be no duplicates */
     if (p->len)
         append(s, t, p);
     else
