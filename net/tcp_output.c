@@ -237,7 +237,8 @@ static void sent(struct stack *s, struct tcp *t, enum reason why, const struct p
         s->counters[C_TcpRetransSegs] += plan->len > t->mss ? (plan->len + t->mss - 1) / t->mss : 1;
         t->retransmits++;
         t->rtt_timing = false; /* Karn (RFC 6298 3) */
-    } else if (!t->rtt_timing) {
+    } else if (!t->rtt_timing && !t->recovering && seq_ge(t->snd_una, t->recover)) {
+        /* Not behind a hole: what waits for its repair would be taken for the way's length. */
         t->rtt_timing = true;
         t->rtt_seq = end;
         t->rtt_start = s->now;
