@@ -243,11 +243,11 @@ static void acknowledged(struct stack *s, struct tcp *t, const struct segment *g
     if (t->rtt_timing && seq_ge(g->ack, t->rtt_seq)) {
         tcp_rtt_sample(t, s->now - t->rtt_start);
         t->rtt_timing = false;
-    } else if (!t->rtt_timing && t->ts_ok && g->tsecr) {
-        /* After a retransmission only the timestamp tells which copy was heard (RFC 7323 4). */
+    } else if (!t->rtt_timing && t->ts_ok && (int32_t)(g->tsecr - tcp_timestamp(t, t->last_sent)) >= 0) {
+        /* After a retransmission only the timestamp tells which copy was heard (RFC 7323 4); one that is older than
+         * the last copy may have waited at the peer for a lost ACK. */
         uint32_t ms = tcp_timestamp(t, s->now) - g->tsecr;
-        if (ms < 600000)
-            tcp_rtt_sample(t, (ms ? ms : 1) * (uint64_t)MSEC);
+        tcp_rtt_sample(t, (ms ? ms : 1) * (uint64_t)MSEC);
     }
     if (bytes > t->out_bytes) /* cannot be, while snd_max is right; then rather lose a count than the process */
         bytes = t->out_bytes;
