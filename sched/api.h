@@ -5,8 +5,9 @@
  * token << 16 | mask. A token names who it is for: a watched descriptor (its number), or a socket of an attached
  * poller (number << 40 | socket id). Python keeps one dict, token -> callable.
  *
- * All calls return 0, a count, or -errno. Times are nanoseconds of the reactor's clock. A reactor belongs to the thread
- * that calls it; only reactor_wake() may come from others. */
+ * All calls return 0, a count, or -errno. Times are nanoseconds of the reactor's clock. One thread at a time may call a
+ * reactor; it need not always be the same one. Nothing here may be called from another while reactor_turn() waits: to
+ * wake it, make a watched descriptor readable. */
 
 #define EV_READ 1     /* data, or a connection to accept, or end of stream */
 #define EV_WRITE 2    /* room again, or connected */
@@ -36,7 +37,7 @@ int reactor_attach(struct reactor *r, struct poller *p); /* the poller's number,
 int reactor_detach(struct reactor *r, struct poller *p);
 
 /* Waits at most timeout ns (0: only looks; REACTOR_NEVER: until something happens). Returns the number of events;
- * 0 also when a signal arrived. */
+ * 0 also when a signal arrived. max is 2 at least; what does not fit stays pending. Watched descriptors come first. */
 int reactor_turn(struct reactor *r, uint64_t timeout, uint64_t *events, unsigned max);
 
 /* Counters since the start: turns, waits that blocked, completions, submissions, events. */

@@ -1,0 +1,287 @@
+/* The io_uring back end: frames are read and written by the ring, and one system call a turn does all of it.
+ *
+ * Threads. The ring is made for one thread (SINGLE_ISSUER, DEFER_TASKRUN: completions are worked off when we
+ * enter, not whenever the kernel likes). It is created disabled, so that the thread that turns the reactor first owns
+ * it and not the one that built the machine. When another thread takes the reactor over, the kernel refuses it
+ * (EEXIST); we let go of the ring and start one for the new thread. The buffers stay with their channels.
+ *
+ * Waiting. Writes to a non-blocking descriptor complete while they are submitted. To wait for one completion more than
+ * there are writes is therefore to wait for something new, and output and waiting are one call. Should a kernel
+ * ever complete one later, we notice and from then on wait for any completion (late_writes).
+ *
+ * Spinning looks at the completion queue in shared memory and at the flag that the kernel sets there when it has work for
+ * us (TASKRUN_FLAG): no system call until there is something to fetch.
+ *
+ * Without channels nothing is under way in the ring, and the wait is one epoll_pwait2() on the watch set. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sched/ring.h"
+
+#define BATCH 64         /* completions looked at together */
+#define BATCHES 8        /* of these before the pollers run again */
+#define WAIT_MAX 3600000000000ull
+
+static inline void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
+
+/* --- the ring's life --------------------------------------------------------------------------------------------- */
+
+static int ring_init(struct ring_reactor *rr)
+{
+    /* Linux 6.1; 5.19; 5.11 (the last that we can use: it has timeouts for waits). */
+    static const unsigned flags[] = {
+        IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_R_DISABLED |
+            IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE,
+        IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CQSIZE,
+        IORING_SETUP_CQSIZE,
+    };
+    int rc = -EINVAL;
+    for (unsigned i = 0; rc == -EINVAL && i < sizeof flags / sizeof *flags; i++) {
+        /* liburing writes all of it; zeroed so that a newer one finds what it has not asked for empty. */
+        memset(rr->ring, 0, sizeof rr->ring);
+        struct io_uring_params p = {.flags = flags[i], .cq_entries = rr->entries * 8};
+        rc = rr->queue_init_params(rr->entries, rr->ring, &p);
+        rr->disabled = flags[i] & IORING_SETUP_R_DISABLED;
+        if (rc == 0 && !(p.features & IORING_FEAT_EXT_ARG)) {
+            rr->queue_exit(rr->ring);
+            return -ENOSYS;
+        }
+    }
+    return rc < 0 ? rc : 0;
+}
+
+int ring_start(struct ring_reactor *rr)
+{
+    int rc = ring_init(rr);
+    if (rc < 0)
+        return rc;
+    rr->alive = true;
+    rr->set_armed = false;
+
+    struct {
+        struct io_uring_probe probe;
+        struct io_uring_probe_op ops[OP_READ_MULTISHOT + 1];
+    } p = {0};
+    rr->multishot = rr->register_probe(rr->ring, &p.probe, OP_READ_MULTISHOT + 1) == 0 &&
+                    p.probe.last_op >= OP_READ_MULTISHOT && p.ops[OP_READ_MULTISHOT].flags & IO_URING_OP_SUPPORTED;
+    rr->files = rr->register_files_sparse(rr->ring, RING_FILES) == 0;
+    rr->free_files = ~0ull;
+    for (struct ring_channel *ch = rr->channels; rc == 0 && ch; ch = ring_channel_next(ch))
+        rc = ring_channel_register(ch);
+    if (rc < 0)
+        ring_abandon(rr);
+    return rc;
+}
+
+void ring_abandon(struct ring_reactor *rr)
+{
+    if (!rr->alive)
+        return;
+    rr->queue_exit(rr->ring);
+    rr->alive = false;
+    for (struct ring_channel *ch = rr->channels; ch; ch = ring_channel_next(ch))
+        ring_channel_abandon(ch);
+}
+
+static void ring_free(struct reactor *r)
+{
+    struct ring_reactor *rr = (struct ring_reactor *)r;
+    ring_abandon(rr);
+    if (rr->library)
+        dlclose(rr->library);
+}
+
+/* --- requests and completions ------------------------------------------------------------------------------------ */
+
+struct io_uring_sqe *ring_sqe(struct ring_reactor *rr, const void *subject, unsigned kind)
+{
+    struct io_uring_sqe *sqe = rr->get_sqe(rr->ring);
+    if (!sqe) {
+        if (rr->disabled || rr->submit_and_get_events(rr->ring) < 0)
+            return NULL;
+        sqe = rr->get_sqe(rr->ring);
+        if (!sqe)
+            return NULL;
+    }
+    memset(sqe, 0, sizeof *sqe);
+    sqe->user_data = (uintptr_t)subject | kind;
+    return sqe;
+}
+
+/* Handles what has completed, or a good part of it: the pollers want to run. Whether that was all. */
+static bool reap(struct ring_reactor *rr)
+{
+    struct io_uring_cqe *cqes[BATCH];
+    for (unsigned i = 0; i < BATCHES; i++) {
+        unsigned n = rr->peek_batch_cqe(rr->ring, cqes, BATCH);
+        if (!n)
+            return true;
+        for (unsigned k = 0; k < n; k++) {
+            void *subject = (void *)(uintptr_t)(cqes[k]->user_data & ~3ull);
+            switch (cqes[k]->user_data & 3) {
+            case FOR_READ:
+                rr->woken = true;
+                ring_channel_read(subject, cqes[k]->res, cqes[k]->flags);
+                break;
+            case FOR_WRITE:
+                rr->writing--;
+                ring_channel_written(subject, cqes[k]->res);
+                break;
+            case FOR_SET:
+                rr->woken = rr->set_fired = true;
+                rr->set_armed = false;
+                break;
+            case FOR_NOBODY:
+                break;
+            }
+        }
+        rr->cq_advance(rr->ring, n);
+        rr->reactor.completions += n;
+    }
+    return false;
+}
+
+int ring_enter(struct ring_reactor *rr, uint64_t ns, unsigned count)
+{
+    int rc = 0;
+    if (rr->disabled) {
+        rc = rr->enable_rings(rr->ring);
+        if (rc < 0)
+            return rc;
+        rr->disabled = false;
+    }
+    if (ns) {
+        /* Never without a limit: given one, liburing comes back from a signal even if it has submitted something. */
+        ns = min_u64(ns, WAIT_MAX);
+        struct __kernel_timespec ts = {.tv_sec = (int64_t)(ns / 1000000000), .tv_nsec = (int64_t)(ns % 1000000000)};
+        struct io_uring_cqe *first;
+        rc = rr->submit_and_wait_timeout(rr->ring, &first, count, &ts, NULL);
+    } else if (rr->sq_ready(rr->ring)) {
+        rc = rr->submit_and_get_events(rr->ring);
+    }
+    if (reap(rr) && rr->writing && rc >= 0)
+        rr->late_writes = true;
+    return rc == -ETIME || rc == -EAGAIN || rc == -EBUSY ? 0 : rc;
+}
+
+/* --- the wait ---------------------------------------------------------------------------------------------------- */
+
+/* -EINTR: nothing happened and the time is not up, so it was a signal. */
+static int wait_for_more(struct ring_reactor *rr, uint64_t ns)
+{
+    struct reactor *r = &rr->reactor;
+    int rc = 0;
+    if (ns == 0 || r->spin_ns) {
+        rc = ring_enter(rr, 0, 0);
+        uint64_t spin = min_u64(ns, r->spin_ns);
+        while (rc >= 0 && spin && !rr->woken && reactor_now(r) - rr->now < spin) {
+            relax();
+            reap(rr);
+        }
+        if (rc < 0 || rr->woken || ns <= r->spin_ns)
+            return rc;
+        uint64_t spun = reactor_now(r) - rr->now;
+        if (spun >= ns)
+            return 0;
+        ns -= spun;
+        rr->now += spun;
+    }
+    r->blocked++;
+    rc = ring_enter(rr, ns, rr->late_writes ? 1 : rr->writing + 1);
+    if (rc >= 0 && !rr->woken && reactor_now(r) - rr->now < ns)
+        return -EINTR;
+    return rc;
+}
+
+static int ring_wait(struct reactor *r, uint64_t ns, uint64_t now, uint64_t *events, unsigned max)
+{
+    struct ring_reactor *rr = (struct ring_reactor *)r;
+    struct watch_set *set = &r->set;
+    if (!rr->channels && !r->spin_ns) {
+        r->blocked += ns != 0;
+        return watch_set_wait(set, ns, now, events, max);
+    }
+    int rc;
+    bool look = false;
+    do {
+        if (!rr->alive && (rc = ring_start(rr)) < 0)
+            return rc;
+        rr->now = now;
+        rr->woken = rr->set_fired = false;
+        for (struct ring_channel *ch = rr->channels; ch; ch = ring_channel_next(ch))
+            ns = ring_channel_prepare(ch, ns);
+        if (set->paused)
+            ns = watch_set_resume(set, ns, now);
+        if ((set->count || set->readers) && !rr->set_armed) {
+            struct io_uring_sqe *sqe = ns ? ring_sqe(rr, NULL, FOR_SET) : NULL;
+            look = !sqe;
+            if (sqe) {
+                sqe->opcode = IORING_OP_POLL_ADD;
+                sqe->fd = set->epfd;
+                sqe->poll32_events = POLLIN;
+                rr->set_armed = true;
+            } else {
+                ns = 0;
+            }
+        }
+        rc = wait_for_more(rr, ns);
+        if (rc == -EEXIST) /* the ring is another thread's */
+            ring_abandon(rr);
+    } while (rc == -EEXIST);
+    if (rc < 0 && rc != -EINTR)
+        return rc;
+    if (look || rr->set_fired)
+        return watch_set_wait(set, 0, now, events, max);
+    return rc == -EINTR ? rc : 0;
+}
+
+/* --- making one -------------------------------------------------------------------------------------------------- */
+
+static int bind_functions(struct ring_reactor *rr, const char *path)
+{
+    rr->library = dlopen(path, RTLD_NOLOAD | RTLD_NOW);
+    if (!rr->library)
+        return -ENOENT;
+#define F(result, name, parameters)                                                                                   \
+    if (!(*(void **)&rr->name = dlsym(rr->library, "io_uring_" #name)))                                               \
+        return -ENOSYS;
+    RING_FUNCTIONS(F)
+#undef F
+    return 0;
+}
+
+int reactor_new_ring(struct reactor **out, const char *liburing, unsigned entries, uint64_t clock_offset)
+{
+    static const struct backend backend = {
+        .kind = "io_uring",
+        .wait = ring_wait,
+        .open = ring_channel_open,
+        .send = ring_channel_send,
+        .close = ring_channel_close,
+        .free = ring_free,
+    };
+    struct ring_reactor *rr = aligned_alloc(_Alignof(struct ring_reactor), sizeof *rr);
+    if (!rr)
+        return -ENOMEM;
+    memset(rr, 0, sizeof *rr);
+    rr->entries = entries;
+    int rc = reactor_init(&rr->reactor, &backend, clock_offset);
+    if (rc == 0)
+        rc = bind_functions(rr, liburing);
+    if (rc == 0)
+        rc = ring_start(rr);
+    if (rc < 0) {
+        reactor_free(&rr->reactor);
+        return rc;
+    }
+    *out = &rr->reactor;
+    return 0;
+}

@@ -1,0 +1,87 @@
+/* Private to the io_uring back end: the ring (ring.c) and its channels (ring_channel.c).
+ *
+ * liburing comes out of the extension module of the `liburing` wheel, found by name at run time: so there is neither a
+ * system library nor a header of it to depend on. Its struct io_uring is storage to us; what we touch ourselves is
+ * the kernel's UAPI alone. */
+#ifndef LIBOS_RING_H
+#define LIBOS_RING_H
+
+#include <linux/io_uring.h>
+#include <linux/time_types.h>
+
+#include "sched/backend.h"
+
+/* Newer than the header of Debian 12 (Linux 6.1); the numbers are ABI. */
+#define OP_READ_MULTISHOT 49 /* IORING_OP_READ_MULTISHOT, Linux 6.7 */
+
+/* liburing's functions that we use, without their io_uring_ prefix. */
+#define RING_FUNCTIONS(F)                                                                                            \
+    F(int, queue_init_params, (unsigned, void *, struct io_uring_params *))                                          \
+    F(void, queue_exit, (void *))                                                                                    \
+    F(int, enable_rings, (void *))                                                                                   \
+    F(int, register_probe, (void *, struct io_uring_probe *, unsigned))                                              \
+    F(int, register_files_sparse, (void *, unsigned))                                                                \
+    F(int, register_files_update, (void *, unsigned, const int *, unsigned))                                         \
+    F(int, register_buf_ring, (void *, struct io_uring_buf_reg *, unsigned))                                         \
+    F(int, unregister_buf_ring, (void *, int))                                                                       \
+    F(struct io_uring_sqe *, get_sqe, (void *))                                                                      \
+    F(unsigned, sq_ready, (const void *))                                                                            \
+    F(int, submit_and_get_events, (void *))                                                                          \
+    F(int, submit_and_wait_timeout,                                                                                  \
+      (void *, struct io_uring_cqe **, unsigned, struct __kernel_timespec *, void *))                                \
+    F(unsigned, peek_batch_cqe, (void *, struct io_uring_cqe **, unsigned))                                          \
+    F(void, cq_advance, (void *, unsigned))
+
+/* user_data of a request: the address of what it is for, its kind in the low bits. */
+#define FOR_READ 0   /* struct ring_channel */
+#define FOR_WRITE 1  /* struct ring_write */
+#define FOR_SET 2    /* the watch set has something */
+#define FOR_NOBODY 3 /* a cancellation's own completion */
+
+#define RING_FILES 64 /* channels with a registered file; more than that use their descriptor */
+
+struct ring_reactor {
+    struct reactor reactor; /* first */
+    void *library;
+#define F(result, name, parameters) result(*name) parameters;
+    RING_FUNCTIONS(F)
+#undef F
+    unsigned entries;
+    bool alive;        /* there is a ring */
+    bool disabled;     /* it has not been entered yet: the first thread that does owns it */
+    bool multishot;    /* the kernel reads with OP_READ_MULTISHOT */
+    bool files;        /* RING_FILES slots are registered */
+    bool late_writes;  /* a write was seen that its submission did not complete */
+    bool set_armed;    /* a poll of the watch set is under way */
+    bool set_fired;
+    bool woken;        /* something other than a write has completed */
+    unsigned writing;  /* writes without a completion */
+    uint64_t now;
+    uint64_t free_files;
+    struct ring_channel *channels;
+    /* struct io_uring of liburing: 216 bytes up to its version 2.14, all of it private to the library. */
+    _Alignas(64) unsigned char ring[1024];
+};
+
+/* A cleared request; NULL: no room even after a submission. */
+struct io_uring_sqe *ring_sqe(struct ring_reactor *rr, const void *subject, unsigned kind);
+/* Submits, waits at most ns for `count` completions and handles what there is. -errno of the submission. */
+int ring_enter(struct ring_reactor *rr, uint64_t ns, unsigned count);
+/* Lets the ring go with all that is under way; the next turn starts a new one. */
+void ring_abandon(struct ring_reactor *rr);
+int ring_start(struct ring_reactor *rr);
+
+int ring_channel_open(struct reactor *r, struct channel *c, unsigned depth);
+int ring_channel_send(struct channel *c, const struct iovec *iov, unsigned n, void *cookie);
+void ring_channel_close(struct channel *c);
+/* Into a new ring, and out of one that is gone. */
+int ring_channel_register(struct ring_channel *ch);
+void ring_channel_abandon(struct ring_channel *ch);
+/* Gives buffers to the kernel and sees that it reads; what is left of ns until that must be tried again. */
+uint64_t ring_channel_prepare(struct ring_channel *ch, uint64_t ns);
+void ring_channel_read(struct ring_channel *ch, int res, unsigned flags);
+struct ring_write;
+void ring_channel_written(struct ring_write *w, int res);
+struct ring_channel *ring_channel_next(struct ring_channel *ch);
+
+#endif
