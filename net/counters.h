@@ -57,6 +57,7 @@
     X(TcpExtTCPKeepAlive)                                                                                              \
     X(TcpExtDelayedACKs)                                                                                               \
     X(TcpExtTW)                                                                                                        \
+    X(TcpExtTCPTimeWaitOverflow)                                                                                       \
     X(TcpExtTCPAbortOnData)                                                                                            \
     X(TcpExtTCPAbortOnTimeout)                                                                                         \
     X(TcpExtTCPMemoryPressures)                                                                                        \

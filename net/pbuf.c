@@ -55,7 +55,11 @@ static bool carve(struct pbuf_pool *pool, unsigned class)
 
 static struct pbuf *take(struct pbuf_pool *pool, unsigned class)
 {
-    if (!pool->free[class] && !carve(pool, class)) {
+    /* When all is carved, a larger chunk that lies idle serves as well. */
+    if (!pool->free[class] && !carve(pool, class))
+        while (class < PBUF_CLASSES && !pool->free[class])
+            class++;
+    if (class == PBUF_CLASSES) {
         pool->refused++;
         return NULL;
     }
@@ -92,7 +96,7 @@ struct pbuf *pbuf_alloc(struct pbuf_pool *pool, uint32_t headroom, uint32_t room
         struct pbuf *p = take(pool, class);
         if (p) {
             p->base = (uint8_t *)(p + 1);
-            p->size = size;
+            p->size = chunk_size[p->class] - (uint32_t)sizeof *p;
             p->off = headroom;
         }
         return p;

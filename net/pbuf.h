@@ -60,6 +60,9 @@ struct pbuf *pbuf_clone(struct pbuf_pool *pool, struct pbuf *p, uint32_t off, ui
 void pbuf_free(struct pbuf_pool *pool, struct pbuf *p);
 #define PBUF_ROOM_MAX 68000
 
+/* So little is left that it should go to headers and acknowledgements, which free more than they take. */
+static inline bool pbuf_pressure(const struct pbuf_pool *pool) { return pool->in_use > pool->limit - pool->limit / 8; }
+
 static inline uint8_t *pbuf_data(const struct pbuf *p) { return p->base + p->off; }
 static inline uint32_t pbuf_tailroom(const struct pbuf *p) { return p->lender ? 0 : p->size - p->off - p->len; }
 static inline uint8_t *pbuf_push(struct pbuf *p, uint32_t n)

@@ -8,6 +8,8 @@
 
 #include "net/wire.h"
 
+#define TIME_WAITS_MAX 65536
+
 /* next[event][state]; 0: cannot happen. ON_END leads everything to CLOSED. */
 static const uint8_t next[TCP_EVENTS][TCP_STATES] = {
     [ON_CONNECT] = {[CLOSED] = SYN_SENT},
@@ -45,8 +47,14 @@ bool tcp_on(struct stack *s, struct tcp *t, enum tcp_event event)
         count(s, C_TcpCurrEstab);
     else if (counts_as_established(from) && !counts_as_established(to))
         s->counters[C_TcpCurrEstab]--;
+    if (from == TIME_WAIT)
+        s->time_waits--;
     switch (to) {
     case TIME_WAIT:
+        if (s->time_waits++ >= TIME_WAITS_MAX) { /* better a few old segments than no memory for new connections */
+            count(s, C_TcpExtTCPTimeWaitOverflow);
+            return tcp_on(s, t, ON_END);
+        }
         for (unsigned i = 0; i < TCP_TIMERS; i++)
             tcp_timer_stop(t, i);
         tcp_timer_set(s, t, T_WAIT, s->now + TCP_WAIT);
@@ -100,7 +108,7 @@ static unsigned tcp_ready(struct sock *k)
         return 0; /* not accepted: nobody knows its id */
     if (t->state == LISTEN)
         return !t->listener.first ? 0 : t->listener.flags & LISTEN_DEFER ? EV_REQUEST : EV_READ;
-    if (t->in.head || t->fin_in || t->state == CLOSED)
+    if (t->in.head || t->fin_in || (t->state == CLOSED && k->rport))
         mask |= EV_READ;
     if (counts_as_established(t->state) && !t->fin_wanted && t->out_bytes <= t->out_limit / 3 * 2)
         mask |= EV_WRITE;
@@ -114,6 +122,8 @@ static void tcp_release(struct stack *s, struct sock *k)
     tcp_child_gone(t);
     if (counts_as_established(t->state))
         s->counters[C_TcpCurrEstab]--;
+    if (t->state == TIME_WAIT)
+        s->time_waits--;
     tcp_queues_clear(s, t);
 }
 

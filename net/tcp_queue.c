@@ -9,6 +9,7 @@
 #include "net/wire.h"
 
 #define WRITE_BUFFER_MAX 65536
+#define WRITE_BUFFER_LEAST 2048
 #define DUPACKS_OWED_MAX 64
 
 /* --- to send --- */
@@ -22,7 +23,9 @@ int64_t tcp_out_append(struct stack *s, struct tcp *t, const uint8_t *data, size
         struct pbuf *tail = t->out.tail;
         if (!tail || !pbuf_tailroom(tail)) {
             size_t want = len - done < WRITE_BUFFER_MAX ? len - done : WRITE_BUFFER_MAX;
-            tail = pbuf_alloc(&s->pool, 0, (uint32_t)want);
+            tail = pbuf_pressure(&s->pool) ? NULL : pbuf_alloc(&s->pool, 0, (uint32_t)want);
+            if (!tail && want > WRITE_BUFFER_LEAST && !pbuf_pressure(&s->pool))
+                tail = pbuf_alloc(&s->pool, 0, WRITE_BUFFER_LEAST);
             if (!tail) {
                 count(s, C_TcpExtTCPMemoryPressures);
                 break;
@@ -179,6 +182,11 @@ bool tcp_in_insert(struct stack *s, struct tcp *t, const struct segment *g)
 {
     struct pbuf *p = g->p;
     bool fin = g->flags & TH_FIN;
+    if (p->len && pbuf_pressure(&s->pool)) { /* not acknowledged, so it comes again when there is room */
+        count(s, C_TcpExtTCPRcvQDrop);
+        pbuf_free(&s->pool, p);
+        return false;
+    }
     p->mark = g->seq.v;
     p->mark2 = fin;
     p->next = NULL;

@@ -73,7 +73,7 @@ void udp_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
         goto drop;
     }
     struct udp *u = udp_of(k);
-    if (u->in_bytes + p->size > IN_BYTES_MAX) {
+    if (u->in_bytes + p->size > IN_BYTES_MAX || pbuf_pressure(&s->pool)) {
         why = C_UdpRcvbufErrors;
         goto drop;
     }
