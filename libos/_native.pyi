@@ -1,0 +1,8 @@
+"""The C boundary as mypy sees it: what ``lib`` holds is written, with its types, in each layer's ``api.h``."""
+
+from typing import Any
+
+from cffi import FFI
+
+ffi: FFI
+lib: Any

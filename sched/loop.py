@@ -1,0 +1,158 @@
+"""The scheduler: asyncio's event loop over a Reactor, with the machine's network in place of the host's.
+
+What is the host's, CPython's own code serves: callbacks, timers, tasks, threads, signals, subprocesses, UNIX sockets,
+pipes and ``add_reader``, all over the selector face of the Reactor. What is the network's, TCP, UDP and names, goes to
+the :class:`~libos.sched.network.Network` that the loop was given; without one (world ``host``) that is CPython's too,
+on the kernel's sockets. A socket passed as ``sock=`` belongs to whoever made it.
+
+Events of the network's sockets call their transports from within the turn of the reactor. Callbacks that these schedule
+run in the same iteration, as they do for host sockets. ``time()`` is the reactor's clock in seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import threading
+from typing import Any
+
+from libos.sched.network import Network
+from libos.sched.reactor import Reactor
+from libos.sched.selector import ReactorSelector
+
+__all__ = ["Loop"]
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """An ``asyncio`` event loop that waits in ``reactor``.
+
+    Closing the loop leaves the reactor open, unless ``own_reactor``.
+    """
+
+    def __init__(self, reactor: Reactor, network: Network | None = None, *, own_reactor: bool = False) -> None:
+        self.reactor = reactor
+        self.network = network
+        self._clock_ns = reactor.now
+        super().__init__(ReactorSelector(reactor, own_reactor=own_reactor))
+
+    def __repr__(self) -> str:
+        state = "closed" if self.is_closed() else "running" if self.is_running() else "idle"
+        return f"<{type(self).__name__} {self.reactor.kind} {state} debug={self.get_debug()}>"
+
+    def time(self) -> float:
+        return self._clock_ns() * 1e-9
+
+    def run_forever(self) -> None:
+        """Run until stop() is called.
+
+        In the main thread, each signal also writes to the loop's self-pipe meanwhile. A signal that arrives just before
+        the wait begins does not interrupt it; the pipe does.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            super().run_forever()
+            return
+        pipe = self._csock.fileno() if not self.is_closed() else -1  # type: ignore[attr-defined]
+        before = signal.set_wakeup_fd(pipe, warn_on_full_buffer=False)
+        if before not in (-1, pipe):  # another's, who has reasons
+            signal.set_wakeup_fd(before)
+        try:
+            super().run_forever()
+        finally:
+            if before == -1 and not self._signal_handlers:  # type: ignore[attr-defined]
+                signal.set_wakeup_fd(-1)
+
+    def _network_of(self, sock: object) -> Network | None:
+        """Who is to serve ``sock`` (None: whatever will be made): the network, or None: the host's code."""
+        if self.network is None or sock is None or self.network.owns(sock):
+            return self.network
+        return None
+
+    # --- transports ------------------------------------------------------------------------------------------------
+
+    async def create_connection(
+        self, protocol_factory: Any, host: Any = None, port: Any = None, *, sock: Any = None, **options: Any
+    ) -> tuple[Any, Any]:
+        if (network := self._network_of(sock)) is None:
+            return await super().create_connection(protocol_factory, host, port, sock=sock, **options)
+        return await network.create_connection(self, protocol_factory, host, port, sock=sock, **options)
+
+    async def create_server(
+        self, protocol_factory: Any, host: Any = None, port: Any = None, *, sock: Any = None, **options: Any
+    ) -> Any:
+        if (network := self._network_of(sock)) is None:
+            return await super().create_server(protocol_factory, host, port, sock=sock, **options)
+        return await network.create_server(self, protocol_factory, host, port, sock=sock, **options)
+
+    async def create_datagram_endpoint(
+        self, protocol_factory: Any, local_addr: Any = None, remote_addr: Any = None, **options: Any
+    ) -> tuple[Any, Any]:
+        network = self._network_of(options.get("sock"))
+        if network is None or options.get("family") == socket.AF_UNIX:
+            return await super().create_datagram_endpoint(protocol_factory, local_addr, remote_addr, **options)
+        return await network.create_datagram_endpoint(self, protocol_factory, local_addr, remote_addr, **options)
+
+    async def connect_accepted_socket(self, protocol_factory: Any, sock: Any, **options: Any) -> tuple[Any, Any]:
+        if (network := self._network_of(sock)) is None:
+            return await super().connect_accepted_socket(protocol_factory, sock, **options)
+        return await network.connect_accepted_socket(self, protocol_factory, sock, **options)
+
+    # --- names -----------------------------------------------------------------------------------------------------
+
+    async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
+        if (network := self.network) is None:
+            return await super().getaddrinfo(host, port, **options)
+        return await network.getaddrinfo(self, host, port, **options)
+
+    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
+        if (network := self.network) is None:
+            return await super().getnameinfo(sockaddr, flags)
+        return await network.getnameinfo(self, sockaddr, flags)
+
+    # --- sockets ---------------------------------------------------------------------------------------------------
+
+    async def sock_connect(self, sock: Any, address: Any) -> None:
+        if (network := self._network_of(sock)) is None:
+            return await super().sock_connect(sock, address)
+        return await network.sock_connect(self, sock, address)
+
+    async def sock_accept(self, sock: Any) -> tuple[Any, Any]:
+        if (network := self._network_of(sock)) is None:
+            return await super().sock_accept(sock)
+        return await network.sock_accept(self, sock)
+
+    async def sock_recv(self, sock: Any, n: int) -> bytes:
+        if (network := self._network_of(sock)) is None:
+            return await super().sock_recv(sock, n)
+        return await network.sock_recv(self, sock, n)
+
+    async def sock_recv_into(self, sock: Any, buf: Any) -> int:
+        if (network := self._network_of(sock)) is None:
+            return await super().sock_recv_into(sock, buf)
+        return await network.sock_recv_into(self, sock, buf)
+
+    async def sock_recvfrom(self, sock: Any, bufsize: int) -> tuple[bytes, Any]:
+        if (network := self._network_of(sock)) is None:
+            return await super().sock_recvfrom(sock, bufsize)
+        return await network.sock_recvfrom(self, sock, bufsize)
+
+    async def sock_recvfrom_into(self, sock: Any, buf: Any, nbytes: int = 0) -> tuple[int, Any]:
+        if (network := self._network_of(sock)) is None:
+            return await super().sock_recvfrom_into(sock, buf, nbytes)
+        return await network.sock_recvfrom_into(self, sock, buf, nbytes)
+
+    async def sock_sendall(self, sock: Any, data: Any) -> None:
+        if (network := self._network_of(sock)) is None:
+            return await super().sock_sendall(sock, data)
+        return await network.sock_sendall(self, sock, data)
+
+    async def sock_sendto(self, sock: Any, data: Any, address: Any) -> int:
+        if (network := self._network_of(sock)) is None:
+            return await super().sock_sendto(sock, data, address)
+        return await network.sock_sendto(self, sock, data, address)
+
+    async def _sock_sendfile_native(self, sock: Any, file: Any, offset: int, count: int | None) -> int:
+        # sendfile(2) needs a descriptor; asyncio then reads and sends by sock_sendall.
+        if self._network_of(sock) is not None:
+            raise asyncio.SendfileNotAvailableError("a socket of this network has no descriptor for sendfile(2)")
+        return await super()._sock_sendfile_native(sock, file, offset, count)  # type: ignore[misc,no-any-return]

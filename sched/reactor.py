@@ -1,0 +1,140 @@
+"""The reactor: where one machine waits, and who is called when it wakes.
+
+A :class:`Reactor` is a thin face over ``reactor.c``. One :meth:`Reactor.turn` is one call into C; it comes back with an
+array of events, each ``token << 16 | mask``, and calls the sink that ``sinks`` holds for each token. Nothing else
+stands between a packet and a protocol: no handle, no queue, no key object.
+
+Tokens: a host descriptor's is its number; a socket's of an attached poller is ``base | socket id``.
+
+Events are level-triggered: as long as a condition holds and is wanted, each turn reports it. A sink may be
+called once more than there is reason for (its socket was replaced by another sink of the same turn) and must not
+mind. Sinks do not raise; what comes out of one all the same (``KeyboardInterrupt``) comes out of :meth:`turn`, and the
+events behind it come again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import Any, Literal
+
+from libos._native import ffi, lib
+from libos.clock import Clock
+from libos.errors import HostError, check
+
+__all__ = ["EV_ERROR", "EV_READ", "EV_REQUEST", "EV_WRITE", "NEVER", "Reactor"]
+
+EV_READ: int = lib.EV_READ
+EV_WRITE: int = lib.EV_WRITE
+EV_ERROR: int = lib.EV_ERROR
+EV_REQUEST: int = lib.EV_REQUEST
+NEVER: int = lib.REACTOR_NEVER
+
+Sink = Callable[[int], object]
+
+RING_ENTRIES = 256
+POLLER_SHIFT = 40
+EVENTS_MAX: int = lib.REACTOR_EVENTS_MAX
+
+
+class Reactor:
+    """Waits in io_uring or in epoll.
+
+    ``kind`` is what is wanted; ``auto`` takes io_uring and, where the host refuses it, epoll. Afterwards
+    ``reactor.kind`` says what it became, and ``reactor.fell_back`` why it is not io_uring. ``clock`` must run with
+    the host's ``CLOCK_MONOTONIC``. ``spin_us`` is how long a wait polls before it blocks.
+
+    One thread at a time; raises :class:`HostError` when the host refuses what was asked for by name.
+    """
+
+    def __init__(self, kind: Literal["auto", "io_uring", "epoll"] = "auto", *, clock: Clock, spin_us: int = 0) -> None:
+        if kind not in ("auto", "io_uring", "epoll"):
+            raise ValueError(f"no reactor {kind!r}: auto, io_uring or epoll")
+        self.clock = clock
+        self.now: Callable[[], int] = clock.now
+        self.sinks: dict[int, Sink] = {}
+        self.fell_back: str | None = None
+        self.handle: Any = None
+        self._unpack: Callable[[Any, int], Any] = ffi.unpack
+        self._c_turn = lib.reactor_turn
+        out = ffi.new("struct reactor **")
+        if kind != "epoll":
+            refusal = _new_ring(out, clock.offset % 2**64)
+            if refusal is not None and kind == "io_uring":
+                raise HostError(f"no io_uring here: {refusal}")
+            self.fell_back = refusal
+        if kind == "epoll" or self.fell_back is not None:
+            check(lib.reactor_new_epoll(out, clock.offset % 2**64), "epoll")
+        self.handle = out[0]
+        self.kind: str = "epoll" if kind == "epoll" or self.fell_back is not None else "io_uring"
+        lib.reactor_set_spin(self.handle, spin_us * 1000)
+        self._events = ffi.new("uint64_t[]", EVENTS_MAX)
+
+    def attach(self, poller: Any) -> int:
+        """Drive ``poller`` (a ``struct poller *``) from now on. The base of its sockets' tokens."""
+        return check(lib.reactor_attach(self.handle, poller), "attach") << POLLER_SHIFT
+
+    def detach(self, poller: Any) -> None:
+        """Let go of ``poller``. Its sockets' sinks are the caller's to remove."""
+        check(lib.reactor_detach(self.handle, poller), "detach")
+
+    def watch(self, fd: int, mask: int, sink: Sink) -> None:
+        """Call ``sink(mask)`` in each turn in which ``fd`` is ready for what ``mask`` (EV_READ | EV_WRITE) wants.
+
+        A hang-up or an error counts as both. Watching anew replaces mask and sink. Raises what epoll_ctl(2) does:
+        ``PermissionError`` for a regular file.
+        """
+        check(lib.reactor_watch(self.handle, fd, mask), f"descriptor {fd}")
+        self.sinks[fd] = sink
+
+    def unwatch(self, fd: int) -> None:
+        """Forget ``fd``, which may be closed already. Not an error if it is not watched."""
+        if self.sinks.pop(fd, None) is not None and self.handle is not None:
+            check(lib.reactor_watch(self.handle, fd, 0))
+
+    def turn(self, timeout_ns: int) -> None:
+        """Send what was written, wait at most ``timeout_ns`` for something to happen, and call the sinks.
+
+        ``NEVER`` waits without a limit, 0 only looks. Returns early, without events, when a signal arrives.
+        """
+        n = self._c_turn(self.handle, timeout_ns, self._events, EVENTS_MAX)
+        if n > 0:
+            sink_of = self.sinks.get
+            for event in self._unpack(self._events, n):
+                sink = sink_of(event >> 16)
+                if sink is not None:
+                    sink(event & 0xFFFF)
+        elif n < 0:
+            check(n, "waiting")
+
+    def statistics(self) -> dict[str, int]:
+        """Counts since the start."""
+        out = ffi.new("uint64_t[]", lib.REACTOR_COUNTERS)
+        lib.reactor_counters(self.handle, out)
+        names = ("turns", "blocked", "completions", "submissions", "events")
+        return dict(zip(names, ffi.unpack(out, lib.REACTOR_COUNTERS), strict=True))
+
+    def close(self) -> None:
+        """Let go of the host. Pollers are detached and their links freed before. May be called twice."""
+        if self.handle is not None:
+            lib.reactor_free(self.handle)
+            self.handle = None
+            self.sinks.clear()
+
+
+def _new_ring(out: Any, clock_offset: int) -> str | None:
+    """Put an io_uring reactor into ``out``; or why there can be none."""
+    try:
+        import liburing  # type: ignore[import-untyped]
+    except ImportError as error:
+        return f"the liburing package does not load ({error})"
+    library = liburing.liburing.__file__
+    rc = lib.reactor_new_ring(out, os.fsencode(library), RING_ENTRIES, clock_offset)
+    if rc >= 0:
+        return None
+    if rc in (-errno.EPERM, -errno.EACCES):
+        return "io_uring_setup is not permitted (a container's seccomp filter, or the sysctl kernel.io_uring_disabled)"
+    if rc == -errno.ENOSYS:
+        return "this kernel is too old or built without it (Linux 5.11 is the oldest that will do)"
+    return f"io_uring_setup: {os.strerror(-rc)}"

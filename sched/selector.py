@@ -1,0 +1,100 @@
+"""A Reactor with the face of a standard ``selectors.BaseSelector``.
+
+Through it CPython's own asyncio code watches the host's descriptors: pipes, UNIX sockets, subprocesses, the
+self-pipe of threads and signals, ``add_reader``. Sockets of the machine's network do not pass here: their sinks are
+called inside :meth:`ReactorSelector.select`, before it returns.
+"""
+
+from __future__ import annotations
+
+import selectors
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from libos.sched.reactor import EV_READ, EV_WRITE, NEVER, Reactor
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
+
+__all__ = ["ReactorSelector"]
+
+# One number for both, so that a mask passes as it is.
+assert (EV_READ, EV_WRITE) == (selectors.EVENT_READ, selectors.EVENT_WRITE)
+
+EVENTS = selectors.EVENT_READ | selectors.EVENT_WRITE
+
+
+class ReactorSelector(selectors.BaseSelector):
+    """``select()`` is a turn of ``reactor``. ``own_reactor``: closing it closes the reactor too."""
+
+    def __init__(self, reactor: Reactor, *, own_reactor: bool = False) -> None:
+        self._reactor = reactor
+        self._own_reactor = own_reactor
+        self._keys: dict[int, selectors.SelectorKey] = {}
+        self._ready: list[tuple[selectors.SelectorKey, int]] = []
+        self._turn = reactor.turn
+
+    def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> selectors.SelectorKey:
+        fd = _fileno(fileobj)
+        if fd in self._keys:
+            raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
+        return self._watch(selectors.SelectorKey(fileobj, fd, events, data))
+
+    def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self._watch(selectors.SelectorKey(fileobj, self.get_key(fileobj).fd, events, data))
+
+    def _watch(self, key: selectors.SelectorKey) -> selectors.SelectorKey:
+        if not key.events or key.events & ~EVENTS:
+            raise ValueError(f"Invalid events: {key.events!r}")
+        append = self._ready.append
+        self._reactor.watch(key.fd, key.events, lambda mask: append((key, mask)))
+        self._keys[key.fd] = key
+        return key
+
+    def unregister(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
+        key = self.get_key(fileobj)
+        del self._keys[key.fd]
+        self._reactor.unwatch(key.fd)
+        return key
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = self._ready
+        if ready:  # left by a turn that was interrupted; what still holds comes again
+            ready.clear()
+        self._turn(NEVER if timeout is None else int(timeout * 1e9) if timeout > 0 else 0)
+        if not ready:
+            return []
+        # A sink of the same turn may have closed a descriptor, and opened another under its number.
+        keys = self._keys
+        return [event for event in ready if keys.get(event[0].fd) is event[0]]
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return self._keys
+
+    def get_key(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
+        try:
+            return self._keys[_fileno(fileobj)]
+        except (KeyError, ValueError):
+            pass
+        for key in self._keys.values():  # an object that has been closed since has no number any more
+            if key.fileobj is fileobj:
+                return key
+        raise KeyError(f"{fileobj!r} is not registered")
+
+    def close(self) -> None:
+        for fd in list(self._keys):
+            self._reactor.unwatch(fd)
+        self._keys.clear()
+        self._ready.clear()
+        if self._own_reactor:
+            self._reactor.close()
+
+
+def _fileno(fileobj: FileDescriptorLike) -> int:
+    try:
+        fd = fileobj if isinstance(fileobj, int) else int(fileobj.fileno())
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(f"Invalid file object: {fileobj!r}") from None
+    if fd < 0:
+        raise ValueError(f"Invalid file descriptor: {fd}")
+    return fd
