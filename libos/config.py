@@ -95,15 +95,15 @@ _RATE = MappingProxyType({"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 
 @dataclass(frozen=True, slots=True)
 class Impairment:
-    """What a bad wire does to each frame, in each direction: parts per million, ns, bits a second."""
+    """What a bad wire does to frames, in each direction: shares of them (0 to 1), times in ns."""
 
-    loss_ppm: int = 0
-    reorder_ppm: int = 0
-    duplicate_ppm: int = 0
-    corrupt_ppm: int = 0
-    delay_ns: int = 0
-    jitter_ns: int = 0
-    rate_bps: int = 0  # 0: no limit
+    loss: float = 0.0
+    reorder: float = 0.0
+    duplicate: float = 0.0
+    corrupt: float = 0.0
+    delay: int = 0
+    jitter: int = 0
+    rate: int = 0  # bits a second; 0: no limit
     queue: int = 10_000  # frames held at most
     seed: int | None = None
 
@@ -115,18 +115,18 @@ class Impairment:
             items = [(key.strip(), text.strip()) for key, _, text in (part.partition("=") for part in value.split(","))]
         else:
             items = [(key, str(text)) for key, text in value.items()]
-        settings: dict[str, int] = {}
+        settings: dict[str, Any] = {}
         for key, text in items:
             if key in ("loss", "reorder", "duplicate", "corrupt"):
-                settings[f"{key}_ppm"] = _number(text, {"%": 10_000}, limit=1_000_000)
+                settings[key] = _number(text, {"%": 10_000}, limit=1_000_000) / 1e6
             elif key in ("delay", "jitter"):
-                settings[f"{key}_ns"] = _number(text, _TIME)
+                settings[key] = _number(text, _TIME)
             elif key == "rate":
-                settings["rate_bps"] = _number(text, _RATE)
-            elif key in ("queue", "seed"):
+                settings[key] = _number(text, _RATE)
+            elif key in ("queue", "seed") and text.isdecimal():
                 settings[key] = int(text)
             else:
-                raise ValueError(f"no impairment {key!r}")
+                raise ValueError(f"{key}={text} is no impairment")
         return cls(**settings)
 
 
@@ -152,7 +152,7 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ip: Annotated[tuple[Interface, ...], _says("ADDR/PREFIX, as 10.0.0.2/24 or fd00::2/64")] = ()
     gateway: Annotated[tuple[Address, ...], _says("an IPv4 or IPv6 address, at most one of each")] = ()
     dns: Annotated[tuple[Address, ...], _says("IPv4 or IPv6 addresses of name servers")] = ()
-    mtu: Annotated[int, _says("1280 to 65535 (bytes)", ge=1280, le=65535)] = 1500
+    mtu: Annotated[int | None, _says("1280 to 65520 (bytes)", ge=1280, le=65520)] = None  # None: the world's
     tap: Annotated[str, _says("a name of 1 to 15 letters, digits, '-', '_' or '.'")] = ""
     spin_us: Annotated[int, _says("0 to 1000000 (microseconds)", ge=0, le=1_000_000)] = 0
     reactor: Annotated[Literal["auto", "io_uring", "epoll"], _says("auto, io_uring or epoll")] = "auto"
