@@ -152,7 +152,9 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ip: Annotated[tuple[Interface, ...], _says("ADDR/PREFIX, as 10.0.0.2/24 or fd00::2/64")] = ()
     gateway: Annotated[tuple[Address, ...], _says("an IPv4 or IPv6 address, at most one of each")] = ()
     dns: Annotated[tuple[Address, ...], _says("IPv4 or IPv6 addresses of name servers")] = ()
-    mtu: Annotated[int | None, _says("1280 to 65520 (bytes)", ge=1280, le=65520)] = None  # None: the world's
+    mtu: Annotated[Annotated[int, msgspec.Meta(ge=1280, le=65520)] | None, _says("1280 to 65520 (bytes)")] = (
+        None  # the world's
+    )
     tap: Annotated[str, _says("a name of 1 to 15 letters, digits, '-', '_' or '.'")] = ""
     spin_us: Annotated[int, _says("0 to 1000000 (microseconds)", ge=0, le=1_000_000)] = 0
     reactor: Annotated[Literal["auto", "io_uring", "epoll"], _says("auto, io_uring or epoll")] = "auto"

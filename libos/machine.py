@@ -61,7 +61,7 @@ class Plan(NamedTuple):
         subnet = "10.0.2.{}/24", "fd00:6c69:626f:73::{}/64"
         if config.net == "tap":
             subnet = "10.0.3.{}/24", "fd00:6c69:626f:74::{}/64"
-        ip = tuple(config.ip) or tuple(each.format(15) for each in subnet)
+        ip: tuple[str, ...] = config.ip or tuple(each.format(15) for each in subnet)
         gateway, peer, dns = [], [], []
         for interface in map(ipaddress.ip_interface, _first_of_each_family(ip)):
             chosen = next((g for g in config.gateway if ipaddress.ip_address(g).version == interface.version), None)
