@@ -1,7 +1,7 @@
 """An ordinary ASGI application; uvicorn serves it on libos's own TCP/IP:
 
-    libos run --publish 8080:80 -m uvicorn examples.api:app --host 0.0.0.0 --port 80
-    curl http://127.0.0.1:8080/items/7
+libos run --publish 8080:80 -m uvicorn examples.api:app --host 0.0.0.0 --port 80
+curl http://127.0.0.1:8080/items/7
 """
 
 from starlette.applications import Starlette

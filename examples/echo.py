@@ -1,7 +1,7 @@
 """TCP and UDP echo with plain asyncio protocols.
 
-    libos run --publish 7007:7 --publish 7007:7/udp examples/echo.py 7
-    printf hello | nc -q1 127.0.0.1 7007
+libos run --publish 7007:7 --publish 7007:7/udp examples/echo.py 7
+printf hello | nc -q1 127.0.0.1 7007
 """
 
 import asyncio
@@ -36,9 +36,9 @@ class UdpEcho(asyncio.DatagramProtocol):
 async def main(port: int) -> None:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(TcpEcho, None, port)
-    for address in ("0.0.0.0", "::"):
-        await loop.create_datagram_endpoint(UdpEcho, (address, port))
+    await loop.create_datagram_endpoint(UdpEcho, ("::", port))  # IPv4 too (ipv6(7), IPV6_V6ONLY)
     async with server:
+        print(f"listening on port {port}, TCP and UDP", flush=True)
         await server.serve_forever()
 
 

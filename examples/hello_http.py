@@ -3,8 +3,8 @@
     libos run --publish 8080:80 examples/hello_http.py
     curl http://127.0.0.1:8080/
 
-It also runs as ``python examples/hello_http.py`` (port 80 then wants root). ``POST /digest`` answers with the length and
-SHA-256 of what it was sent; ``GET /bytes/N`` sends N bytes.
+It also runs as ``python examples/hello_http.py`` (port 80 then wants root). ``POST /digest`` answers with the length
+and SHA-256 of what it was sent; ``GET /bytes/N`` sends N bytes.
 """
 
 import hashlib

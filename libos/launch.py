@@ -16,14 +16,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import io
 import os
+import pkgutil
 import runpy
 import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING
 
 from libos.errors import ConfigError
@@ -68,8 +70,19 @@ class Program:
         if self.module:
             self._find()
             runpy.run_module(self.target, run_name="__main__", alter_sys=True)
-        else:
+        elif pkgutil.get_importer(self.target) is not None:  # a folder or an archive with a __main__
             runpy.run_path(self.target, run_name="__main__")
+        else:
+            self._run_script(os.path.abspath(self.target))
+
+    @staticmethod
+    def _run_script(path: str) -> None:
+        main = ModuleType("__main__")
+        main.__file__ = path
+        sys.modules["__main__"] = main
+        with io.open_code(path) as file:
+            code = compile(file.read(), path, "exec")
+        exec(code, main.__dict__)
 
     def _find(self) -> None:
         try:
