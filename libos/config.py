@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 import msgspec
+from msgspec import Meta
 
 from libos.errors import ConfigError
 
@@ -140,34 +141,34 @@ def _number(text: str, units: Mapping[str, int], limit: int = 2**63) -> int:
     return number
 
 
-def _says(allowed: str, **limits: int) -> Any:
-    return msgspec.Meta(description=allowed, **limits)  # type: ignore[arg-type]
-
-
 class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The keys of ``machine.toml``. Each description is what the error message says is allowed."""
 
-    net: Annotated[Literal["host", "user", "tap"], _says("host, user or tap")] = "user"
-    publish: Annotated[tuple[Publish, ...], _says("[ADDR:]HOST:GUEST[/tcp|/udp] with ports up to 65535")] = ()
-    ip: Annotated[tuple[Interface, ...], _says("ADDR/PREFIX, as 10.0.0.2/24 or fd00::2/64")] = ()
-    gateway: Annotated[tuple[Address, ...], _says("an IPv4 or IPv6 address, at most one of each")] = ()
-    dns: Annotated[tuple[Address, ...], _says("IPv4 or IPv6 addresses of name servers")] = ()
-    mtu: Annotated[Annotated[int, msgspec.Meta(ge=1280, le=65520)] | None, _says("1280 to 65520 (bytes)")] = (
+    net: Annotated[Literal["host", "user", "tap"], Meta(description="host, user or tap")] = "user"
+    publish: Annotated[
+        tuple[Publish, ...], Meta(description="[ADDR:]HOST:GUEST[/tcp|/udp] with ports up to 65535")
+    ] = ()
+    ip: Annotated[tuple[Interface, ...], Meta(description="ADDR/PREFIX, as 10.0.0.2/24 or fd00::2/64")] = ()
+    gateway: Annotated[tuple[Address, ...], Meta(description="an IPv4 or IPv6 address, at most one of each")] = ()
+    dns: Annotated[tuple[Address, ...], Meta(description="IPv4 or IPv6 addresses of name servers")] = ()
+    mtu: Annotated[Annotated[int, Meta(ge=1280, le=65520)] | None, Meta(description="1280 to 65520 (bytes)")] = (
         None  # the world's
     )
-    tap: Annotated[str, _says("a name of 1 to 15 letters, digits, '-', '_' or '.'")] = ""
-    spin_us: Annotated[int, _says("0 to 1000000 (microseconds)", ge=0, le=1_000_000)] = 0
-    reactor: Annotated[Literal["auto", "io_uring", "epoll"], _says("auto, io_uring or epoll")] = "auto"
-    pcap: Annotated[str, _says("the name of a file to write")] = ""
+    tap: Annotated[str, Meta(description="a name of 1 to 15 letters, digits, '-', '_' or '.'")] = ""
+    spin_us: Annotated[int, Meta(ge=0, le=1_000_000, description="0 to 1000000 (microseconds)")] = 0
+    reactor: Annotated[Literal["auto", "io_uring", "epoll"], Meta(description="auto, io_uring or epoll")] = "auto"
+    pcap: Annotated[str, Meta(description="the name of a file to write")] = ""
     impair: Annotated[
         Impairment | None,
-        _says("loss=2%,delay=5ms,jitter=1ms,reorder=5%,duplicate=1%,corrupt=0.1%,rate=100mbit,queue=1000,seed=7"),
+        Meta(
+            description="loss=2%,delay=5ms,jitter=1ms,reorder=5%,duplicate=1%,corrupt=0.1%,rate=100mbit,queue=1000,seed=7"
+        ),
     ] = None
-    memory: Annotated[Size, _says("bytes, or a number with K, M or G; at least 1M")] = Size(256 << 20)
-    sockets: Annotated[int, _says("16 to 1048576", ge=16, le=1 << 20)] = 65536
-    rcvbuf: Annotated[Size, _says("bytes, or a number with K, M or G; 4K to 64M")] = Size(1 << 20)
-    sndbuf: Annotated[Size, _says("bytes, or a number with K, M or G; 4K to 64M")] = Size(1 << 20)
-    seed: Annotated[int | None, _says("a number; the same one makes the same choices")] = None
+    memory: Annotated[Size, Meta(description="bytes, or a number with K, M or G; at least 1M")] = Size(256 << 20)
+    sockets: Annotated[int, Meta(ge=16, le=1 << 20, description="16 to 1048576")] = 65536
+    rcvbuf: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(1 << 20)
+    sndbuf: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(1 << 20)
+    seed: Annotated[int | None, Meta(description="a number; the same one makes the same choices")] = None
 
 
 class Source(NamedTuple):

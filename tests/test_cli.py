@@ -342,3 +342,9 @@ def test_a_busy_program_stops_too(start: Callable[..., Libos], script: Callable[
     process.wait_for("busy\n")
     process.signal(15)
     assert process.end() == 0
+
+
+def test_two_hosts_in_one_process() -> None:
+    done = subprocess.run([sys.executable, EXAMPLES / "embed.py"], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0, done.stderr
+    assert "262,144 bytes came through" in done.stdout
