@@ -2,7 +2,8 @@
 
 The descriptor is what link_new_tap() takes over: IFF_VNET_HDR with the 10-byte header, checksum and TCP segmentation
 offload both ways (linux/if_tun.h, Documentation/networking/tuntap.rst). The device is not persistent: it disappears
-when the descriptor is closed, however the process ends. Addresses are set through rtnetlink.
+when the descriptor is closed, however the process ends. One that an administrator has made and brought up for this user
+(``ip tuntap add NAME mode tap user USER``) needs no privileges, and stays. Addresses are set through rtnetlink.
 
 Everything that the host refuses is a HostError that says what to do.
 """
@@ -17,6 +18,7 @@ import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from libos._native import lib
 from libos.errors import HostError
@@ -36,6 +38,7 @@ _IFF_VNET_HDR = 0x4000
 _TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6, _TUN_F_TSO_ECN = 1, 2, 4, 8
 _VNET_HEADER_SIZE = 10
 _IFNAMSIZ = 16
+_IFF_UP = 1
 _IFREQ = struct.Struct("16sH22x")
 
 
@@ -69,7 +72,8 @@ def open_tap(name: str = "", *, addresses: Sequence[str] = (), mtu: int = 1500) 
         fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", _VNET_HEADER_SIZE))
         caps = _set_offloads(fd)
         index = socket.if_nametoindex(actual)
-        set_up(index, mtu)
+        if not _is_up(actual, mtu):
+            set_up(index, mtu)
         for interface in interfaces:
             add_address(index, interface)
     except OSError as exc:
@@ -79,6 +83,12 @@ def open_tap(name: str = "", *, addresses: Sequence[str] = (), mtu: int = 1500) 
         os.close(fd)
         raise
     return Tap(fd, actual, mtu, caps)
+
+
+def _is_up(name: str, mtu: int) -> bool:
+    """Whether somebody with privileges has prepared it (``ip tuntap add … user``), so that we need none."""
+    device = Path("/sys/class/net", name)
+    return bool(int((device / "flags").read_text(), 16) & _IFF_UP) and int((device / "mtu").read_text()) == mtu
 
 
 def _set_offloads(fd: int) -> int:

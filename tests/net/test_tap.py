@@ -65,6 +65,23 @@ def test_refusals_leave_nothing_behind():
     assert devices() == before
 
 
+@root
+def test_a_prepared_device_needs_no_privileges(monkeypatch):
+    def refuse(*args: Any) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(tap_module, "set_up", refuse)
+    subprocess.run(["ip", "tuntap", "add", "libos-test", "mode", "tap", "vnet_hdr"], check=True)
+    try:
+        with pytest.raises(HostError, match="root or CAP_NET_ADMIN"):
+            open_tap("libos-test", mtu=1400)
+        subprocess.run(["ip", "link", "set", "libos-test", "mtu", "1400", "up"], check=True)
+        os.close(open_tap("libos-test", mtu=1400).fd)
+    finally:
+        subprocess.run(["ip", "tuntap", "del", "libos-test", "mode", "tap"], check=True)
+    assert "libos-test" not in devices()
+
+
 @pytest.mark.parametrize(
     ("code", "advice"),
     [(errno.ENOENT, "modprobe tun"), (errno.EACCES, "--net user"), (errno.EPERM, "CAP_NET_ADMIN")],
