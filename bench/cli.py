@@ -81,8 +81,10 @@ def echo(json_file: Path | None, cases: str, peers: str, seconds: float, repeat:
 
     out = Console()
     if report.rows:
+        out.print("\nConnections x bytes. CPU per request: of the server, in total with the client's.")
         out.print(rows_table(report))
         if (ratios := ratios_table(report)) is not None:
+            out.print("Peer / reference: total CPU, p50. Below 1 the peer needs less.")
             out.print(ratios)
     for item in report.left_out:
         out.print(f"left out: {item.what}: {item.why}", style="red" if item.why.startswith("failed") else "yellow")

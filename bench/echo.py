@@ -153,7 +153,7 @@ def _host(bed: Testbed, congestion: str, seconds: float, repeat: int) -> dict[st
         "cpus": os.cpu_count(),
         "client_cpu": bed.cpus[0],
         "server_cpu": bed.cpus[1],
-        "python": sys.version.split()[0],
+        "python": f"{platform.python_version()} ({Path(sys.executable).resolve()})",
         "libos": _version("libos"),
         "uvloop": _version("uvloop"),
         "compiler": compiler(),

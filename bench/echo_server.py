@@ -14,10 +14,11 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable
 from typing import cast
 
-__all__ = ["Echo", "main"]
+import libos
+
+__all__ = ["Echo", "main", "new_loop"]
 
 _PR_SET_PDEATHSIG = 1
 _PORT = 7
@@ -39,26 +40,22 @@ class Echo(asyncio.Protocol):
         self.transport.resume_reading()
 
 
-def loop_factory(args: argparse.Namespace) -> Callable[[], asyncio.AbstractEventLoop]:
-    """How ``--loop`` makes its loop."""
-    match args.loop:
+def new_loop(name: str, **settings: object) -> asyncio.AbstractEventLoop:
+    """The loop that a peer of this name runs on; ``settings`` are of libos's machine."""
+    match name:
         case "asyncio":
-            return asyncio.new_event_loop
+            return asyncio.new_event_loop()
         case "uvloop":
             import uvloop
 
-            return uvloop.new_event_loop
-        case "libos-host" | "libos-host-epoll":
-            import libos
-
-            reactor = "epoll" if args.loop.endswith("epoll") else "io_uring"
-            return lambda: libos.new_event_loop("host", reactor=reactor)
-        case _:
-            import libos
-
-            return lambda: libos.new_event_loop(
-                "tap", ip=args.interface, gateway=args.gateway, tap=args.tap, spin_us=args.spin_us
-            )
+            return uvloop.new_event_loop()
+        case "libos-host":
+            return libos.new_event_loop("host", reactor="io_uring", **settings)
+        case "libos-host-epoll":
+            return libos.new_event_loop("host", reactor="epoll", **settings)
+        case "libos-tap":
+            return libos.new_event_loop("tap", **settings)
+    raise ValueError(f"no loop {name!r}")
 
 
 async def serve(args: argparse.Namespace) -> None:
@@ -96,7 +93,10 @@ def main() -> None:
     # maps and unmaps each of them (mallopt(3), M_MMAP_THRESHOLD), which quadruples the cost of a small request. A
     # program with some life behind it is past that, so all peers are measured past it.
     bytes(1 << 20)
-    with asyncio.Runner(loop_factory=loop_factory(args)) as runner:
+    settings: dict[str, object] = {}
+    if args.loop == "libos-tap":
+        settings = {"ip": args.interface, "gateway": args.gateway, "tap": args.tap, "spin_us": args.spin_us}
+    with asyncio.Runner(loop_factory=lambda: new_loop(args.loop, **settings)) as runner:
         runner.run(serve(args))
 
 

@@ -115,12 +115,10 @@ class Report:
 
 def rows_table(report: Report) -> Table:
     """The rows, a section for each case."""
-    table = Table(
-        box=box.SIMPLE_HEAD, title="connections x bytes; CPU: µs per request, of the server, of both together"
-    )
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("case", no_wrap=True)
     table.add_column("peer", no_wrap=True)
-    for heading in ("requests/s", "p50 µs", "p99 µs", "CPU µs", "total"):
+    for heading in ("requests/s", "p50 µs", "p99 µs", "CPU µs", "total µs"):
         table.add_column(heading, justify="right", no_wrap=True)
     for case, rows in report.cases().items():
         for i, row in enumerate(rows.values()):
@@ -142,7 +140,7 @@ def ratios_table(report: Report) -> Table | None:
     references = [name for name in REFERENCES if any(name in rows for rows in report.cases().values())]
     if not references or len({row.peer for row in report.rows}) < 2:
         return None
-    table = Table(box=box.SIMPLE_HEAD, title="peer / reference: total CPU, p50; below 1 the peer needs less")
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("case", no_wrap=True)
     table.add_column("peer", no_wrap=True)
     for name in references:
