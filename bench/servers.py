@@ -63,6 +63,8 @@ class Peer:
         """The server, from its announcement until the block ends. Raises PeerError when it does not come up, or has
         ended by itself before the block has."""
         place = bed.client if self.wire == "tap" else bed.kernel
+        if self.wire == "tap":
+            bed.wait_until_tap_is_gone()
         with tempfile.TemporaryFile("w+") as complaints:
             command = self.command(bed, congestion)
             with place.entered():

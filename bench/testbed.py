@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Protocol
@@ -26,6 +27,7 @@ TAP = "tap0"
 TAP_CLIENT, TAP_SERVER, TAP_PREFIX = "198.18.1.1", "198.18.1.2", 24
 
 _VETH_CLIENT, _VETH_SERVER, _VETH_PREFIX = "198.18.0.1", "198.18.0.2", 24
+_TAP_GONE_LIMIT = 10.0  # seconds
 _CLONE_NEWNET = 0x40000000
 _OWN = "/proc/thread-self/ns/net"
 
@@ -114,6 +116,17 @@ class Testbed:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+    def wait_until_tap_is_gone(self) -> None:
+        """The device of the server before: where io_uring held its descriptor, it outlives the process a little."""
+        from pyroute2 import IPRoute
+
+        give_up = time.monotonic() + _TAP_GONE_LIMIT
+        with self.client.entered(), IPRoute() as ip:
+            while ip.link_lookup(ifname=TAP):
+                if time.monotonic() > give_up:
+                    raise HostError(f"{TAP} is still there {_TAP_GONE_LIMIT:.0f} s after its server ended")
+                time.sleep(0.01)
 
     def give_address_to_tap(self) -> None:
         """The client's side of a TAP device that a server has just made."""
