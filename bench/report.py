@@ -115,10 +115,10 @@ class Report:
 
 def rows_table(report: Report) -> Table:
     """The rows, a section for each case."""
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)  # fits 80 columns
     table.add_column("case", no_wrap=True)
     table.add_column("peer", no_wrap=True)
-    for heading in ("requests/s", "p50 µs", "p99 µs", "CPU µs", "total µs"):
+    for heading in ("requests/s", "p50 µs", "p99 µs", "CPU µs", "total"):
         table.add_column(heading, justify="right", no_wrap=True)
     for case, rows in report.cases().items():
         for i, row in enumerate(rows.values()):
@@ -140,11 +140,11 @@ def ratios_table(report: Report) -> Table | None:
     references = [name for name in REFERENCES if any(name in rows for rows in report.cases().values())]
     if not references or len({row.peer for row in report.rows}) < 2:
         return None
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)  # fits 80 columns
     table.add_column("case", no_wrap=True)
     table.add_column("peer", no_wrap=True)
     for name in references:
-        table.add_column("/ " + name.replace("-spin", "\n-spin"), justify="right", no_wrap=True)
+        table.add_column(name.replace("-spin", "\n-spin"), justify="right", no_wrap=True)
     for case, peers in report.ratios().items():
         for i, (peer, figures) in enumerate(peers.items()):
             cells = (

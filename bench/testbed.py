@@ -23,7 +23,7 @@ from libos.errors import HostError, os_error
 
 __all__ = ["TAP", "TAP_CLIENT", "TAP_PREFIX", "TAP_SERVER", "Here", "Namespace", "Place", "Testbed"]
 
-TAP = "tap0"
+TAP = "bench0"
 TAP_CLIENT, TAP_SERVER, TAP_PREFIX = "198.18.1.1", "198.18.1.2", 24
 
 _VETH_CLIENT, _VETH_SERVER, _VETH_PREFIX = "198.18.0.1", "198.18.0.2", 24
