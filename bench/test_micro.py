@@ -21,7 +21,8 @@ from libos.bench.echo_server import new_loop
 from libos.clock import MonotonicClock
 from libos.errors import HostError
 
-N = 500  # events, callbacks, timers a round: figures are for so many
+N = 500  # callbacks, timers, tasks a round: figures are for so many
+READY = 200  # descriptors a round: a reactor's turn takes them all
 
 
 @pytest.fixture(params=["asyncio", "uvloop", "libos-host", "libos-host-epoll"])
@@ -36,7 +37,7 @@ def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
-@pytest.mark.benchmark(group="add_reader: a byte through each of N socket pairs")
+@pytest.mark.benchmark(group="add_reader: a byte through each of READY socket pairs")
 def test_readable_descriptors(benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop) -> None:
     left = 0
 
@@ -55,7 +56,7 @@ def test_readable_descriptors(benchmark: BenchmarkFixture, loop: asyncio.Abstrac
         loop.run_forever()
 
     with contextlib.ExitStack() as stack:
-        pairs = [socket.socketpair() for _ in range(N)]
+        pairs = [socket.socketpair() for _ in range(READY)]
         for pair in pairs:
             for end in pair:
                 stack.callback(end.close)
@@ -107,17 +108,17 @@ def test_tasks(benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop) -> 
     benchmark(lambda: loop.run_until_complete(main()))
 
 
-@pytest.mark.benchmark(group="one wait with N ready descriptors, a callable each")
+@pytest.mark.benchmark(group="one wait with READY descriptors ready, a callable each")
 @pytest.mark.parametrize("kind", ["selectors", "io_uring", "epoll"])
 def test_events_through_the_boundary(benchmark: BenchmarkFixture, kind: str) -> None:
     seen: set[int] = set()
     with contextlib.ExitStack() as stack:
-        ready = [os.eventfd(1, os.EFD_NONBLOCK) for _ in range(N)]
+        ready = [os.eventfd(1, os.EFD_NONBLOCK) for _ in range(READY)]
         for fd in ready:
             stack.callback(os.close, fd)
         turn = _selector(ready, seen, stack) if kind == "selectors" else _reactor(kind, ready, seen, stack)
         benchmark(turn)
-    assert len(seen) == N
+    assert len(seen) == READY
 
 
 def _selector(ready: list[int], seen: set[int], stack: contextlib.ExitStack) -> Callable[[], None]:
@@ -138,10 +139,14 @@ def _reactor(kind: str, ready: list[int], seen: set[int], stack: contextlib.Exit
     from libos.sched.reactor import EV_READ, Reactor
 
     try:
-        reactor = Reactor(kind, clock=MonotonicClock())
+        reactor = Reactor("epoll" if kind == "epoll" else "io_uring", clock=MonotonicClock())
     except OSError as error:
         pytest.skip(str(error))
     stack.callback(reactor.close)
     for fd in ready:
-        reactor.watch(fd, EV_READ, lambda mask, fd=fd: seen.add(fd))
+        reactor.watch(fd, EV_READ, _seer(seen, fd))
     return lambda: reactor.turn(0)
+
+
+def _seer(seen: set[int], fd: int) -> Callable[[int], None]:
+    return lambda mask: seen.add(fd)
