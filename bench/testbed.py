@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import socket
 import time
 from collections.abc import Iterator
 from types import TracebackType
@@ -119,35 +120,34 @@ class Testbed:
 
     def wait_until_tap_is_gone(self) -> None:
         """The device of the server before: where io_uring held its descriptor, it outlives the process a little."""
-        from pyroute2 import IPRoute
-
         give_up = time.monotonic() + _TAP_GONE_LIMIT
-        with self.client.entered(), IPRoute() as ip:
-            while ip.link_lookup(ifname=TAP):
+        with self.client.entered():
+            while TAP in (name for _, name in socket.if_nameindex()):
                 if time.monotonic() > give_up:
                     raise HostError(f"{TAP} is still there {_TAP_GONE_LIMIT:.0f} s after its server ended")
                 time.sleep(0.01)
 
     def give_address_to_tap(self) -> None:
         """The client's side of a TAP device that a server has just made."""
-        from pyroute2 import IPRoute
-
-        with self.client.entered(), IPRoute() as ip:
-            found = ip.link_lookup(ifname=TAP)
-            if not found:
-                raise HostError(f"the server made no {TAP}")
-            ip.addr("add", index=found[0], address=TAP_CLIENT, prefixlen=TAP_PREFIX)
-            ip.link("set", index=found[0], state="up")
+        with self.client.entered():
+            _set_up(TAP, TAP_CLIENT, TAP_PREFIX)
 
 
 def _join(client: Namespace, kernel: Namespace) -> None:
     """A veth pair between the two, up and with addresses."""
-    from pyroute2 import IPRoute  # only the benchmark with root needs it, and it is slow to import
+    from pyroute2 import IPRoute  # type: ignore[import-untyped]  # slow to import, and only root needs it
 
     with client.entered(), IPRoute() as ip:
         ip.link("add", ifname="veth0", kind="veth", peer={"ifname": "veth0", "net_ns_fd": kernel.fd})
     for place, address in ((client, _VETH_CLIENT), (kernel, _VETH_SERVER)):
-        with place.entered(), IPRoute() as ip:
-            index = ip.link_lookup(ifname="veth0")[0]
-            ip.addr("add", index=index, address=address, prefixlen=_VETH_PREFIX)
-            ip.link("set", index=index, state="up")
+        with place.entered():
+            _set_up("veth0", address, _VETH_PREFIX)
+
+
+def _set_up(interface: str, address: str, prefix: int) -> None:
+    from pyroute2 import IPRoute
+
+    index = socket.if_nametoindex(interface)
+    with IPRoute() as ip:
+        ip.addr("add", index=index, address=address, prefixlen=prefix)
+        ip.link("set", index=index, state="up")
