@@ -44,6 +44,9 @@ int stack_add_route(struct stack *s, int ifindex, const uint8_t *dest, unsigned 
 /* The source address that a packet to dest would carry. -ENETUNREACH. */
 int stack_source(struct stack *s, const uint8_t *dest, uint8_t *source);
 
+/* The Internet checksum of data (RFC 1071), in host order, inverted as it stands in a header. */
+uint16_t inet_checksum(const uint8_t *data, size_t len);
+
 /* Counters by their SNMP (nstat) names. */
 int stack_counter_count(void);
 const char *stack_counter_name(int i);

@@ -2,6 +2,7 @@
  * it is read out (RFC 1071 section 2(B)). See checksum.h. */
 #include "net/checksum.h"
 
+#include "net/api.h"
 #include "net/wire.h"
 
 static inline uint64_t add64(uint64_t sum, uint64_t v)
@@ -44,6 +45,8 @@ uint64_t csum_add(uint64_t sum, const uint8_t *data, size_t len)
 }
 
 uint16_t csum_fold(uint64_t sum) { return fold_host(sum); }
+
+uint16_t inet_checksum(const uint8_t *data, size_t len) { return csum_finish(csum_add(0, data, len)); }
 
 uint64_t csum_pseudo(const struct addr *src, const struct addr *dst, unsigned proto, uint32_t len)
 {

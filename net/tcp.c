@@ -91,8 +91,8 @@ void tcp_end(struct stack *s, struct tcp *t, int error)
     bool unaccepted = t->parent;
     if (unaccepted)
         t->k.orphan = true; /* no owner has ever seen it */
-    if (error)
-        tcp_queues_clear(s, t);
+    if (error) /* what came before it is still there to be read */
+        tcp_queues_cut(s, t);
     tcp_on(s, t, ON_END);
     if (error && !unaccepted)
         sock_fail(s, &t->k, error);

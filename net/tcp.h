@@ -202,6 +202,7 @@ uint32_t tcp_out_window(struct stack *s, struct tcp *t, seq_t from, uint32_t len
 bool tcp_in_insert(struct stack *s, struct tcp *t, const struct segment *g);
 int64_t tcp_in_read(struct stack *s, struct tcp *t, uint8_t *buf, size_t cap);
 void tcp_queues_clear(struct stack *s, struct tcp *t);
+void tcp_queues_cut(struct stack *s, struct tcp *t); /* all but what has arrived in order */
 
 /* tcp_recovery.c */
 void tcp_duplicate_ack(struct stack *s, struct tcp *t);

@@ -247,8 +247,14 @@ int64_t tcp_in_read(struct stack *s, struct tcp *t, uint8_t *buf, size_t cap)
 
 void tcp_queues_clear(struct stack *s, struct tcp *t)
 {
-    queue_clear(&s->pool, &t->out);
+    tcp_queues_cut(s, t);
     queue_clear(&s->pool, &t->in);
+    t->in_bytes = 0;
+}
+
+void tcp_queues_cut(struct stack *s, struct tcp *t)
+{
+    queue_clear(&s->pool, &t->out);
     while (t->ooo) {
         struct pbuf *p = t->ooo;
         t->ooo = p->next;
@@ -256,6 +262,6 @@ void tcp_queues_clear(struct stack *s, struct tcp *t)
     }
     pbuf_free(&s->pool, t->syn);
     t->syn = NULL;
-    t->out_bytes = t->in_bytes = 0;
+    t->out_bytes = 0;
     t->cursor = NULL;
 }

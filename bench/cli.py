@@ -1,0 +1,96 @@
+"""``libos bench``: the command line of the benchmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from libos.bench.echo import CASES, Case, bench_echo
+from libos.bench.report import ratios_table, rows_table
+from libos.bench.servers import PEERS
+from libos.errors import ConfigError, LibosError
+
+__all__ = ["bench"]
+
+
+@click.group()
+def bench() -> None:
+    """Measure libos beside the kernel's TCP, asyncio and uvloop, on this host."""
+
+
+def _split(text: str) -> list[str]:
+    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
+@bench.command()
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there.")
+@click.option("--cases", default=",".join(case.name for case in CASES), show_default=True, help="CONNSxBYTES, several.")
+@click.option("--peers", default=",".join(PEERS), show_default=True, help="Which servers to measure, several.")
+@click.option(
+    "--seconds", type=click.FloatRange(0.05, 600), default=1.0, show_default=True, help="Length of one measurement."
+)
+@click.option(
+    "--repeat", type=click.IntRange(1, 1000), default=3, show_default=True, help="Runs of each; medians are reported."
+)
+def echo(json_file: Path | None, cases: str, peers: str, seconds: float, repeat: int) -> None:
+    """TCP echo: one closed-loop client in C against each peer, in turn.
+
+    \b
+    c-epoll, c-uring         servers in C on the kernel's TCP (veth pair between two network namespaces)
+    asyncio, uvloop          one Python Protocol, same path
+    libos-host[-epoll]       the same Protocol on libos's loop (io_uring, epoll), kernel TCP, same path
+    libos-tap[-spin]         the same Protocol on libos's own TCP/IP, on a TAP device; blocking, spinning
+    tap-floor[-spin]         C without any TCP state on the same TAP: no user-space stack can be cheaper
+
+    The figure to compare is the CPU time of server and client together, per request: which of the two does the
+    kernel's work differs between veth and TAP. The rate swings with whatever else the machine does.
+
+    Root is needed for namespaces and TAP devices; without it the kernel's peers run over the loopback. What could not
+    run is listed with the reason. The exit status is 1 when a peer failed (wrong bytes, a lost connection, a stall).
+
+    \b
+    libos bench echo                                         all of it
+    libos bench echo --cases 64x1024 --repeat 7              the case that the README quotes
+    libos bench echo --peers uvloop,libos-tap --json now.json
+    """
+    chosen = _split(peers)
+    for name in chosen:
+        if name not in PEERS:
+            raise ConfigError(f"--peers {name}: allowed: {', '.join(PEERS)}")
+    wanted = [Case.parse(text) for text in _split(cases)]
+    if json_file is not None:
+        json_file.touch()  # not after minutes of work that it cannot be written
+    messages = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description:<36}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=messages
+    )
+    with bar:
+        task = bar.add_task("building", total=len(wanted) * len(chosen) * repeat)
+        done = -1
+
+        def progress(what: str) -> None:
+            nonlocal done
+            done += 1
+            bar.update(task, description=what, completed=done)
+
+        report = bench_echo(wanted, chosen, seconds=seconds, repeat=repeat, progress=progress)
+        bar.update(task, description="done", total=done + 1, completed=done + 1)
+
+    out = Console()
+    if report.rows:
+        out.print("\nConnections x bytes. CPU per request: of the server, in total with the client's.")
+        out.print(rows_table(report))
+        if (ratios := ratios_table(report)) is not None:
+            out.print("Peer / reference: total CPU, p50. Below 1 the peer needs less.")
+            out.print(ratios)
+    for item in report.left_out:
+        out.print(f"left out: {item.what}: {item.why}", style="red" if item.why.startswith("failed") else "yellow")
+    if json_file is not None:
+        json_file.write_text(report.to_json() + "\n")
+    if report.failures:
+        raise LibosError(f"{report.failures} of the measurements failed: see above")
+    if not report.rows:
+        raise LibosError("nothing was measured: see above")

@@ -1,0 +1,156 @@
+"""What every ``libos bench NAME`` hands back: one shape, as JSON to keep and as a table to read.
+
+A row's figures are medians over the repetitions, each figure on its own. A ratio is a row's figure divided by the
+reference's in the same case: below 1, the peer needs less than the reference.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from rich import box
+from rich.table import Table
+
+__all__ = ["REFERENCES", "LeftOut", "Report", "Row", "Sample", "ratios_table", "rows_table"]
+
+REFERENCES = ("uvloop", "c-epoll", "tap-floor", "tap-floor-spin")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measured interval. CPU times in ns, of the whole process, kernel work in its name included."""
+
+    requests: int
+    seconds: float
+    p50_ns: int
+    p99_ns: int
+    client_ns: int
+    server_ns: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """rate in requests a second; cpu_us of the server, total_cpu_us of server and client together, per request."""
+
+    case: str
+    peer: str
+    conns: int
+    size: int
+    rate: float
+    p50_us: float
+    p99_us: float
+    cpu_us: float
+    total_cpu_us: float
+
+    @classmethod
+    def of(cls, case: str, peer: str, conns: int, size: int, samples: Sequence[Sample]) -> Row:
+        """The medians of ``samples``."""
+
+        def median(*values: float) -> float:
+            return round(statistics.median(values), 3)
+
+        return cls(
+            case,
+            peer,
+            conns,
+            size,
+            rate=median(*(s.requests / s.seconds for s in samples)),
+            p50_us=median(*(s.p50_ns / 1e3 for s in samples)),
+            p99_us=median(*(s.p99_ns / 1e3 for s in samples)),
+            cpu_us=median(*(s.server_ns / s.requests / 1e3 for s in samples)),
+            total_cpu_us=median(*((s.server_ns + s.client_ns) / s.requests / 1e3 for s in samples)),
+        )
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What did not run, or did and gave no figure, and why."""
+
+    what: str
+    why: str
+
+
+@dataclass
+class Report:
+    """``failures`` (also in left_out) are peers that ran and broke; what this host cannot run is in left_out only."""
+
+    host: dict[str, object]
+    rows: list[Row] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    failures: int = 0
+
+    def ratios(self) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+        """case -> peer -> "total_cpu" or "p50" -> reference -> the peer's figure divided by the reference's."""
+        found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+        for case, rows in self.cases().items():
+            for row in rows.values():
+                others = {name: rows[name] for name in REFERENCES if name in rows and name != row.peer}
+                found.setdefault(case, {})[row.peer] = {
+                    "total_cpu": {name: round(row.total_cpu_us / o.total_cpu_us, 3) for name, o in others.items()},
+                    "p50": {name: round(row.p50_us / o.p50_us, 3) for name, o in others.items()},
+                }
+        return found
+
+    def cases(self) -> Mapping[str, Mapping[str, Row]]:
+        """case -> peer -> row, in the order measured."""
+        found: dict[str, dict[str, Row]] = {}
+        for row in self.rows:
+            found.setdefault(row.case, {})[row.peer] = row
+        return found
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "host": self.host,
+                "rows": [asdict(row) for row in self.rows],
+                "ratios": self.ratios(),
+                "left_out": [asdict(item) for item in self.left_out],
+            },
+            indent=2,
+        )
+
+
+def rows_table(report: Report) -> Table:
+    """The rows, a section for each case."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)  # fits 80 columns
+    table.add_column("case", no_wrap=True)
+    table.add_column("peer", no_wrap=True)
+    for heading in ("requests/s", "p50 µs", "p99 µs", "CPU µs", "total"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for case, rows in report.cases().items():
+        for i, row in enumerate(rows.values()):
+            table.add_row(
+                case if i == 0 else "",
+                row.peer,
+                f"{row.rate:,.0f}",
+                f"{row.p50_us:.1f}",
+                f"{row.p99_us:.1f}",
+                f"{row.cpu_us:.2f}",
+                f"{row.total_cpu_us:.2f}",
+            )
+        table.add_section()
+    return table
+
+
+def ratios_table(report: Report) -> Table | None:
+    """Total CPU and p50 of each peer to each reference; None when no reference was measured."""
+    references = [name for name in REFERENCES if any(name in rows for rows in report.cases().values())]
+    if not references or len({row.peer for row in report.rows}) < 2:
+        return None
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)  # fits 80 columns
+    table.add_column("case", no_wrap=True)
+    table.add_column("peer", no_wrap=True)
+    for name in references:
+        table.add_column(name.replace("-spin", "\n-spin"), justify="right", no_wrap=True)
+    for case, peers in report.ratios().items():
+        for i, (peer, figures) in enumerate(peers.items()):
+            cells = (
+                f"{figures['total_cpu'][name]:.2f}, {figures['p50'][name]:.2f}" if name in figures["p50"] else "-"
+                for name in references
+            )
+            table.add_row(case if i == 0 else "", peer, *cells)
+        table.add_section()
+    return table

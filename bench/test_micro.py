@@ -1,0 +1,152 @@
+"""The small costs, one at a time: descriptors' events through the boundary, callbacks, timers.
+
+``pytest bench --benchmark-enable`` measures (and ``--benchmark-compare`` compares with what was saved); the ordinary
+test run goes through each once. Where asyncio and uvloop have the same thing, they stand beside libos in one group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import os
+import selectors
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from libos.bench.echo_server import new_loop
+from libos.clock import MonotonicClock
+from libos.errors import HostError
+
+N = 500  # callbacks, timers, tasks a round: figures are for so many
+READY = 200  # descriptors a round: a reactor's turn takes them all
+
+
+@pytest.fixture(params=["asyncio", "uvloop", "libos-host", "libos-host-epoll"])
+def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
+    if request.param == "uvloop" and importlib.util.find_spec("uvloop") is None:
+        pytest.skip("uvloop is not installed")
+    try:
+        loop = new_loop(request.param)
+    except HostError as error:
+        pytest.skip(str(error))
+    yield loop
+    loop.close()
+
+
+@pytest.mark.benchmark(group="add_reader: a byte through each of READY socket pairs")
+def test_readable_descriptors(benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop) -> None:
+    left = 0
+
+    def readable(end: socket.socket) -> None:
+        nonlocal left
+        end.recv(1)
+        left -= 1
+        if not left:
+            loop.stop()
+
+    def round_trip() -> None:
+        nonlocal left
+        left = len(pairs)
+        for far, _ in pairs:
+            far.send(b"x")
+        loop.run_forever()
+
+    with contextlib.ExitStack() as stack:
+        pairs = [socket.socketpair() for _ in range(READY)]
+        for pair in pairs:
+            for end in pair:
+                stack.callback(end.close)
+                end.setblocking(False)
+            loop.add_reader(pair[1], readable, pair[1])
+            stack.callback(loop.remove_reader, pair[1])
+        benchmark(round_trip)
+    assert left == 0
+
+
+@pytest.mark.benchmark(group="call_soon: N callbacks")
+def test_callbacks(benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop) -> None:
+    def run() -> None:
+        for _ in range(N):
+            loop.call_soon(int)
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+
+    benchmark(run)
+
+
+@pytest.mark.benchmark(group="call_later and cancel: N timers, as timeouts that never strike")
+def test_timers_cancelled(benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop) -> None:
+    def run() -> None:
+        for timer in [loop.call_later(60 + i / N, int) for i in range(N)]:
+            timer.cancel()
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+
+    benchmark(run)
+
+
+@pytest.mark.benchmark(group="call_later: N timers that are due")
+def test_timers_due(benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop) -> None:
+    def run() -> None:
+        for _ in range(N):
+            loop.call_later(0, int)
+        loop.call_later(1e-9, loop.stop)
+        loop.run_forever()
+
+    benchmark(run)
+
+
+@pytest.mark.benchmark(group="tasks: N that yield once")
+def test_tasks(benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop) -> None:
+    async def main() -> None:
+        await asyncio.gather(*(asyncio.sleep(0) for _ in range(N)))
+
+    benchmark(lambda: loop.run_until_complete(main()))
+
+
+@pytest.mark.benchmark(group="one wait with READY descriptors ready, a callable each")
+@pytest.mark.parametrize("kind", ["selectors", "io_uring", "epoll"])
+def test_events_through_the_boundary(benchmark: BenchmarkFixture, kind: str) -> None:
+    seen: set[int] = set()
+    with contextlib.ExitStack() as stack:
+        ready = [os.eventfd(1, os.EFD_NONBLOCK) for _ in range(READY)]
+        for fd in ready:
+            stack.callback(os.close, fd)
+        turn = _selector(ready, seen, stack) if kind == "selectors" else _reactor(kind, ready, seen, stack)
+        benchmark(turn)
+    assert len(seen) == READY
+
+
+def _selector(ready: list[int], seen: set[int], stack: contextlib.ExitStack) -> Callable[[], None]:
+    """The standard library's way."""
+    selector = stack.enter_context(selectors.DefaultSelector())
+    for fd in ready:
+        selector.register(fd, selectors.EVENT_READ, seen.add)
+
+    def turn() -> None:
+        for key, _ in selector.select(0):
+            key.data(key.fd)
+
+    return turn
+
+
+def _reactor(kind: str, ready: list[int], seen: set[int], stack: contextlib.ExitStack) -> Callable[[], None]:
+    """libos's: level-triggered like the other, so every turn reports all of them."""
+    from libos.sched.reactor import EV_READ, Reactor
+
+    try:
+        reactor = Reactor("epoll" if kind == "epoll" else "io_uring", clock=MonotonicClock())
+    except OSError as error:
+        pytest.skip(str(error))
+    stack.callback(reactor.close)
+    for fd in ready:
+        reactor.watch(fd, EV_READ, _seer(seen, fd))
+    return lambda: reactor.turn(0)
+
+
+def _seer(seen: set[int], fd: int) -> Callable[[int], None]:
+    return lambda mask: seen.add(fd)

@@ -1,0 +1,129 @@
+"""Connections of a gateway while one side is connected and the other not yet.
+
+Each ends in one of two ways: ``gateway.join`` makes a relay of it, or both sides are told why there is none.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING, Any
+
+from libos._native import lib
+from libos.net.names import pack_host
+from libos.net.relay import HostEnd, HostSocket, Relay
+from libos.net.sockets import EV_ERROR, EV_WRITE
+
+if TYPE_CHECKING:
+    from libos.net.gateway import Gateway
+
+__all__ = ["Connection", "Inward", "Outward"]
+
+
+class Outward:
+    """A SYN of the guest, held while the host connects."""
+
+    __slots__ = ("_gateway", "_id", "_sock")
+
+    def __init__(self, gateway: Gateway, id: int, family: int, address: tuple[Any, ...]) -> None:
+        self._gateway = gateway
+        self._id = id
+        self._sock: HostSocket | None = None
+        gateway.connections.add(self)
+        lib.sock_want(gateway.handle, id, 0)
+        gateway.reactor.sinks[gateway.base | id] = self._guest_event
+        try:
+            self._sock = HostSocket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            error = self._sock.connect_ex(address)
+        except OSError as exc:
+            error = exc.errno or errno.ENETUNREACH
+        if error in (0, errno.EINPROGRESS) and self._sock is not None:
+            gateway.reactor.watch(self._sock.fileno(), EV_WRITE, self._host_event)
+        else:
+            self._refuse(error)
+
+    def _host_event(self, mask: int) -> None:
+        assert self._sock is not None
+        error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            self._refuse(error)
+            return
+        gateway, sock = self._gateway, self._sock
+        gateway.reactor.unwatch(sock.fileno())
+        lib.sock_admit(gateway.handle, self._id)
+        gateway.join(self._id, sock)
+        gateway.forget(self)
+
+    def _guest_event(self, mask: int) -> None:
+        if mask & EV_ERROR:  # it gave up
+            self.abort()
+
+    def _refuse(self, error: int) -> None:
+        self._close_host()
+        self._gateway.reject(self._id, error)
+
+    def abort(self) -> None:
+        self._close_host()
+        lib.sock_abort(self._gateway.handle, self._id)
+
+    def _close_host(self) -> None:
+        gateway = self._gateway
+        gateway.reactor.sinks.pop(gateway.base | self._id, None)
+        if self._sock is not None:
+            gateway.reactor.unwatch(self._sock.fileno())
+            self._sock.close()
+        gateway.forget(self)
+
+
+class Inward:
+    """A connection of the host, accepted, while the guest is being connected to: at each of its addresses in turn, for
+    a program may listen on one family only."""
+
+    __slots__ = ("_gateway", "_id", "_names", "_sock")
+
+    def __init__(self, gateway: Gateway, sock: HostSocket, names: list[tuple[str, int]]) -> None:
+        self._gateway = gateway
+        self._sock = sock
+        self._names = names
+        self._id = -1
+        gateway.connections.add(self)
+        self._next()
+
+    def _next(self) -> None:
+        gateway = self._gateway
+        while self._names:
+            host, port = self._names.pop(0)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._id = lib.sock_open(gateway.handle, socket.SOCK_STREAM, family)
+            if self._id < 0:
+                break
+            gateway.reactor.sinks[gateway.base | self._id] = self._event
+            rc = lib.sock_connect(gateway.handle, self._id, pack_host(host, family), port)
+            if rc >= 0 or rc == -errno.EINPROGRESS:
+                lib.sock_want(gateway.handle, self._id, EV_WRITE)
+                return
+            self._close_stack()
+        gateway.refused += 1
+        self.abort()
+
+    def _event(self, mask: int) -> None:
+        if mask & EV_ERROR:
+            self._close_stack()
+            self._next()
+        elif mask & EV_WRITE:
+            self._gateway.join(self._id, self._sock)
+            self._gateway.forget(self)
+
+    def _close_stack(self) -> None:
+        if self._id >= 0:
+            self._gateway.reactor.sinks.pop(self._gateway.base | self._id, None)
+            lib.sock_abort(self._gateway.handle, self._id)
+            self._id = -1
+
+    def abort(self) -> None:
+        self._close_stack()
+        HostEnd(self._gateway.reactor, self._sock).abort()
+        self._gateway.forget(self)
+
+
+Connection = Relay | Outward | Inward

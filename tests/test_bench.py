@@ -1,0 +1,169 @@
+"""The benchmark harness: its report's shape, its honesty about peers that break, and one short run of each kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from libos.bench.cli import bench
+from libos.bench.compile import build
+from libos.bench.echo import Case, bench_echo, measure
+from libos.bench.report import LeftOut, Report, Row, Sample
+from libos.bench.servers import Peer, PeerError
+from libos.bench.testbed import Testbed
+from libos.errors import ConfigError, HostError
+
+needs_compiler = pytest.mark.skipif(shutil.which("gcc") is None, reason="the peers are built with gcc")
+
+SAMPLE = Sample(requests=1000, seconds=0.5, p50_ns=40_000, p99_ns=90_000, client_ns=5_000_000, server_ns=4_000_000)
+
+
+def row(peer: str, *, slower: int = 1, case: str = "1x64") -> Row:
+    sample = Sample(1000, 0.5, 40_000 * slower, 90_000, 5_000_000 * slower, 4_000_000 * slower)
+    return Row.of(case, peer, 1, 64, [sample])
+
+
+def test_a_row_is_the_median_of_each_figure() -> None:
+    lucky = Sample(2000, 0.5, 20_000, 300_000, 8_000_000, 8_000_000)
+    unlucky = Sample(100, 0.5, 900_000, 100_000, 10_000_000, 10_000_000)
+    made = Row.of("1x64", "uvloop", 1, 64, [unlucky, SAMPLE, lucky])
+    assert (made.rate, made.p50_us, made.p99_us) == (2000.0, 40.0, 100.0)
+    assert (made.cpu_us, made.total_cpu_us) == (4.0, 9.0)
+
+
+def test_json_has_the_shape_that_all_benchmarks_share() -> None:
+    rows = [row("uvloop"), row("libos-tap", slower=2), row("uvloop", case="64x64")]
+    report = json.loads(Report({"kernel": "6"}, rows, [LeftOut("tap-floor", "needs root")]).to_json())
+    assert list(report) == ["host", "rows", "ratios", "left_out"]
+    assert list(report["rows"][0]) == [
+        *("case", "peer", "conns", "size", "rate", "p50_us", "p99_us", "cpu_us", "total_cpu_us")
+    ]
+    assert report["ratios"]["1x64"]["libos-tap"] == {"total_cpu": {"uvloop": 2.0}, "p50": {"uvloop": 2.0}}
+    assert report["ratios"]["64x64"] == {"uvloop": {"total_cpu": {}, "p50": {}}}
+    assert report["left_out"] == [{"what": "tap-floor", "why": "needs root"}]
+
+
+@pytest.mark.parametrize("text", ["64", "0x64", "1x7", "1x65537", "1025x64", "-1x64", "1x64x1", "1 x 64"])
+def test_a_bad_case_is_named_with_what_is_allowed(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"--cases {text}: allowed: CONNSxBYTES"):
+        Case.parse(text)
+
+
+def test_no_compiler_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(HostError, match="install gcc"):
+        build("echo_client")
+
+
+@needs_compiler
+def test_programs_are_built_once_and_outside_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    program = build("echo_client")
+    assert tmp_path in program.parents
+    stamp = program.stat().st_mtime_ns
+    assert build("echo_client") == program
+    assert program.stat().st_mtime_ns == stamp
+    assert list(program.parent.iterdir()) == [program]
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_echo_over_the_loopback_needs_no_root() -> None:
+    told: list[str] = []
+    report = bench_echo(
+        [Case(2, 4096)], ["c-epoll", "asyncio", "tap-floor"], seconds=0.1, repeat=2, root=False, progress=told.append
+    )
+    assert [(r.case, r.peer) for r in report.rows] == [("2x4096", "c-epoll"), ("2x4096", "asyncio")]
+    assert all(0 < r.p50_us <= r.p99_us and 0 < r.cpu_us < r.total_cpu_us and r.rate > 100 for r in report.rows)
+    assert LeftOut("tap-floor", "a TAP device needs root") in report.left_out
+    assert report.host["kernel_wire"] == "loopback"
+    assert not report.failures
+    assert told == [f"2x4096 {peer} ({turn} of 2)" for turn in (1, 2) for peer in ("c-epoll", "asyncio")]
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_the_command_prints_a_table_and_writes_json(tmp_path: Path) -> None:
+    file = tmp_path / "echo.json"
+    command = ["echo", "--seconds", "0.1", "--repeat", "1", "--cases", "1x64", "--peers", "c-epoll,asyncio"]
+    result = CliRunner().invoke(bench, [*command, "--json", str(file)])
+    assert result.exit_code == 0, result.output
+    assert "c-epoll" in result.output
+    assert [r["peer"] for r in json.loads(file.read_text())["rows"]] == ["c-epoll", "asyncio"]
+
+
+def test_the_command_refuses_an_unknown_peer() -> None:
+    result = CliRunner().invoke(bench, ["echo", "--peers", "nginx"])
+    assert isinstance(result.exception, ConfigError)
+    assert "--peers nginx: allowed: c-epoll" in str(result.exception)
+
+
+@needs_compiler
+@pytest.mark.root
+@pytest.mark.slow
+def test_echo_over_veth_and_tap_leaves_no_link_behind() -> None:
+    before = os.listdir("/sys/class/net")
+    report = bench_echo(
+        [Case(1, 64), Case(8, 16384)], ["c-epoll", "tap-floor", "tap-floor-spin"], seconds=0.1, repeat=1
+    )
+    assert [(r.case, r.peer) for r in report.rows] == [
+        (case, peer) for case in ("1x64", "8x16384") for peer in ("c-epoll", "tap-floor", "tap-floor-spin")
+    ]
+    assert report.left_out == []
+    assert "tap-floor" in report.ratios()["1x64"]["c-epoll"]["total_cpu"]
+    assert os.listdir("/sys/class/net") == before
+
+
+# What the harness must not report a figure for: servers that are wrong in one way each.
+BAD_SERVER = """
+import json, socket, sys
+listener = socket.create_server(("127.0.0.1", 0))
+print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
+peer, _ = listener.accept()
+for turn in range(10**9):
+    data = bytearray(peer.recv(65536))
+    if turn == 100:
+        {BAD}
+    peer.sendall(data)
+"""
+
+
+class BadPeer(Peer):
+    def command(self, bed: Testbed, congestion: str) -> list[str]:
+        return [sys.executable, "-c", BAD_SERVER.replace("{BAD}", self.what)]
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("deed", "verdict"),
+    [
+        ("data[0] ^= 1", "an answer differs from its message"),
+        ("data += b'more'", "more bytes came back than were sent"),
+        ("peer.shutdown(2)", r"the server closed a connection"),
+        ("raise SystemExit('had enough')", r"the server closed a connection \(server: had enough\)"),
+    ],
+)
+def test_a_broken_server_gives_no_figure(deed: str, verdict: str) -> None:
+    with Testbed(namespaces=False) as bed, pytest.raises(PeerError, match=verdict):
+        measure(build("echo_client"), BadPeer("bad", "python", "kernel", deed), bed, Case(1, 64), 0.5, "reno")
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_server_that_does_not_start_is_quoted() -> None:
+    class Absent(Peer):
+        def command(self, bed: Testbed, congestion: str) -> list[str]:
+            return [sys.executable, "-c", "raise SystemExit('no such loop')"]
+
+    with (
+        Testbed(namespaces=False) as bed,
+        pytest.raises(PeerError, match=r"the server did not start \(server: no such loop\)"),
+    ):
+        measure(build("echo_client"), Absent("bad", "python", "kernel", ""), bed, Case(1, 64), 0.1, "reno")
