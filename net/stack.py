@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from libos._native import ffi, lib
@@ -27,19 +28,21 @@ __all__ = [
     "unpack_name",
 ]
 
-STATES = {
-    1: "ESTABLISHED",
-    2: "SYN-SENT",
-    3: "SYN-RECEIVED",
-    4: "FIN-WAIT-1",
-    5: "FIN-WAIT-2",
-    6: "TIME-WAIT",
-    7: "CLOSED",
-    8: "CLOSE-WAIT",
-    9: "LAST-ACK",
-    10: "LISTEN",
-    11: "CLOSING",
-}
+STATES = MappingProxyType(
+    {
+        1: "ESTABLISHED",
+        2: "SYN-SENT",
+        3: "SYN-RECEIVED",
+        4: "FIN-WAIT-1",
+        5: "FIN-WAIT-2",
+        6: "TIME-WAIT",
+        7: "CLOSED",
+        8: "CLOSE-WAIT",
+        9: "LAST-ACK",
+        10: "LISTEN",
+        11: "CLOSING",
+    }
+)
 
 _V4_PREFIX = bytes(10) + b"\xff\xff"
 
