@@ -21,7 +21,7 @@ from collections.abc import Coroutine
 from contextlib import ExitStack
 from dataclasses import asdict
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from libos.clock import Clock, MonotonicClock
 from libos.config import MachineConfig
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from libos.net.gateway import Gateway
     from libos.net.network import StackNetwork
     from libos.net.stack import Link, Stack
-    from libos.sched.network import Network
 
 __all__ = ["Machine", "MachineLoop", "Plan"]
 
@@ -280,12 +279,12 @@ class MachineLoop(Loop):
         self.machine = machine
         self.thread = threading.get_ident()
         self._own_machine = own_machine
+        network: Any = machine.network
         if machine.seat(self):
-            super().__init__(machine.reactor, machine.network)
+            super().__init__(machine.reactor, network)
         else:
             reactor = Reactor(machine.config.reactor, clock=machine.clock)
-            network = None if machine.network is None else cast("Network", _Elsewhere())
-            super().__init__(reactor, network, own_reactor=True)
+            super().__init__(reactor, network and _Elsewhere(), own_reactor=True)
 
     def close(self) -> None:
         super().close()
