@@ -1,6 +1,6 @@
 """An ordinary ASGI application; uvicorn serves it on libos's own TCP/IP:
 
-libos run --publish 8080:80 -m uvicorn examples.api:app --host 0.0.0.0 --port 80
+libos run --publish 8080:80 -m uvicorn examples.api:app --port 80
 curl http://127.0.0.1:8080/items/7
 """
 

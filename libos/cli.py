@@ -131,7 +131,7 @@ def run(file: str | None, module: str | None, program: tuple[str, ...], **settin
 
     \b
     libos run --publish 8080:80 examples/hello_http.py
-    libos run --publish 8080:80 -m uvicorn examples.api:app --host 0.0.0.0 --port 80
+    libos run --publish 8080:80 -m uvicorn examples.api:app --port 80
     libos run --net tap --ip 10.0.3.15/24 --pcap wire.pcap app.py
     libos run --impair loss=2%,delay=5ms,seed=7 client.py https://example.org/
     libos run --config machine.toml app.py

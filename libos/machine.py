@@ -142,6 +142,8 @@ class Machine:
         resolver = Resolver(self.rng.fork(), servers=config.dns or plan.dns)
         self.network = StackNetwork(self.stack, self.reactor, resolver=resolver)
         undo.callback(self.network.close)
+        if self.gateway is not None:
+            self.gateway.inside = self.stack.handle, self.network.base
 
     def _open_link(self, undo: ExitStack) -> Link:
         from libos.net.stack import Link
@@ -284,7 +286,8 @@ class MachineLoop(Loop):
             super().__init__(machine.reactor, network)
         else:
             reactor = Reactor(machine.config.reactor, clock=machine.clock)
-            super().__init__(reactor, network and _Elsewhere(), own_reactor=True)
+            elsewhere: Any = None if network is None else _Elsewhere()
+            super().__init__(reactor, elsewhere, own_reactor=True)
 
     def close(self) -> None:
         super().close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from libos._native import lib
 from libos.net.names import pack_host
@@ -17,7 +17,7 @@ from libos.net.sockets import EV_ERROR, EV_WRITE
 if TYPE_CHECKING:
     from libos.net.gateway import Gateway
 
-__all__ = ["Connection", "Inward", "Outward"]
+__all__ = ["Connection", "Door", "Inward", "Outward"]
 
 
 class Outward:
@@ -51,7 +51,7 @@ class Outward:
         gateway, sock = self._gateway, self._sock
         gateway.reactor.unwatch(sock.fileno())
         lib.sock_admit(gateway.handle, self._id)
-        gateway.join(self._id, sock)
+        gateway.join(gateway.handle, gateway.base, self._id, sock)
         gateway.forget(self)
 
     def _guest_event(self, mask: int) -> None:
@@ -75,32 +75,42 @@ class Outward:
         gateway.forget(self)
 
 
+class Door(NamedTuple):
+    """Where a published connection may come in: an address, and the stack (with its token base) to knock from."""
+
+    handle: Any
+    base: int
+    host: str
+    port: int
+
+
 class Inward:
-    """A connection of the host, accepted, while the guest is being connected to: at each of its addresses in turn, for
-    a program may listen on one family only."""
+    """A connection of the host, accepted, while the guest is being connected to: at each door in turn, for a program
+    may listen on one family only, or on its loopback."""
 
-    __slots__ = ("_gateway", "_id", "_names", "_sock")
+    __slots__ = ("_at", "_doors", "_gateway", "_id", "_sock")
 
-    def __init__(self, gateway: Gateway, sock: HostSocket, names: list[tuple[str, int]]) -> None:
+    def __init__(self, gateway: Gateway, sock: HostSocket, doors: list[Door]) -> None:
         self._gateway = gateway
         self._sock = sock
-        self._names = names
+        self._doors = doors
+        self._at = doors[0]
         self._id = -1
         gateway.connections.add(self)
         self._next()
 
     def _next(self) -> None:
         gateway = self._gateway
-        while self._names:
-            host, port = self._names.pop(0)
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            self._id = lib.sock_open(gateway.handle, socket.SOCK_STREAM, family)
+        while self._doors:
+            self._at = at = self._doors.pop(0)
+            family = socket.AF_INET6 if ":" in at.host else socket.AF_INET
+            self._id = lib.sock_open(at.handle, socket.SOCK_STREAM, family)
             if self._id < 0:
                 break
-            gateway.reactor.sinks[gateway.base | self._id] = self._event
-            rc = lib.sock_connect(gateway.handle, self._id, pack_host(host, family), port)
+            gateway.reactor.sinks[at.base | self._id] = self._event
+            rc = lib.sock_connect(at.handle, self._id, pack_host(at.host, family), at.port)
             if rc >= 0 or rc == -errno.EINPROGRESS:
-                lib.sock_want(gateway.handle, self._id, EV_WRITE)
+                lib.sock_want(at.handle, self._id, EV_WRITE)
                 return
             self._close_stack()
         gateway.refused += 1
@@ -111,13 +121,13 @@ class Inward:
             self._close_stack()
             self._next()
         elif mask & EV_WRITE:
-            self._gateway.join(self._id, self._sock)
+            self._gateway.join(self._at.handle, self._at.base, self._id, self._sock)
             self._gateway.forget(self)
 
     def _close_stack(self) -> None:
         if self._id >= 0:
-            self._gateway.reactor.sinks.pop(self._gateway.base | self._id, None)
-            lib.sock_abort(self._gateway.handle, self._id)
+            self._gateway.reactor.sinks.pop(self._at.base | self._id, None)
+            lib.sock_abort(self._at.handle, self._id)
             self._id = -1
 
     def abort(self) -> None:

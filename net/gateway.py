@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from libos._native import ffi, lib
 from libos.errors import HostError, check
-from libos.net.dialing import Connection, Inward, Outward
+from libos.net.dialing import Connection, Door, Inward, Outward
 from libos.net.flows import UdpFlows
 from libos.net.names import pack_host
 from libos.net.relay import Chunk, HostEnd, HostSocket, Relay, StackEnd
@@ -118,6 +118,11 @@ class Gateway:
     published: list[tuple[str, int, int, str]]
     """What became of ``publish``: host address, host port, guest port, protocol."""
 
+    inside: tuple[Any, int] | None = None
+    """The guest's own stack and its token base, if they are at hand: then a published TCP port that nobody listens on
+    at the guest's addresses is tried on its loopback, where servers listen unless told otherwise (uvicorn). The guest
+    leaves the reactor before :meth:`close`, and its stack goes after it."""
+
     def close(self) -> None:
         """Reset every connection, free every port, leave the reactor."""
         for relay in list(self.connections):
@@ -195,11 +200,11 @@ class Gateway:
         self.refused += 1
         lib.sock_reject(self.handle, id, error)
 
-    def join(self, id: int, sock: HostSocket) -> None:
-        """Both sides are connected."""
+    def join(self, handle: Any, base: int, id: int, sock: HostSocket) -> None:
+        """Both sides are connected: socket ``id`` of a stack, and the host's."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the sender has done what Nagle does
-        lib.sock_setopt(self.handle, id, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        near = StackEnd(self.handle, id, self.reactor.sinks, self.base)
+        lib.sock_setopt(handle, id, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        near = StackEnd(handle, id, self.reactor.sinks, base)
         self.connections.add(Relay(near, HostEnd(self.reactor, sock), self._chunk, self._ended))
 
     def _ended(self, relay: Relay) -> None:
@@ -265,7 +270,10 @@ class Gateway:
             self._inward += 1
             same = [host for host in self._guest if (":" in host) == (sock.family == socket.AF_INET6)]
             other = [host for host in self._guest if host not in same]
-            Inward(self, sock, [(host, guest_port) for host in same + other])
+            doors = [Door(self.handle, self.base, host, guest_port) for host in same + other]
+            if self.inside is not None:
+                doors += [Door(*self.inside, host, guest_port) for host in _LOOPBACK.values()]
+            Inward(self, sock, doors)
 
 
 def host_nameserver(path: str = "/etc/resolv.conf") -> str | None:

@@ -308,7 +308,7 @@ def test_aiohttp_serves_until_it_is_told_to_stop(signum: int, reactor: str, star
 @pytest.mark.parametrize("signum", [2, 15], ids=["SIGINT", "SIGTERM"])
 @pytest.mark.parametrize("loop", ["auto", "asyncio", "uvloop"])
 def test_uvicorn_serves_until_it_is_told_to_stop(signum: int, loop: str, start: Callable[..., Libos]) -> None:
-    args = ("-m", "uvicorn", "examples.api:app", "--host", "0.0.0.0", "--port", "80", "--loop", loop)
+    args = ("-m", "uvicorn", "examples.api:app", "--port", "80", "--loop", loop)  # on 127.0.0.1, of the machine
     process = start("run", "--publish", "0:80", *args, cwd=EXAMPLES.parent)
     port = int(process.wait_for(r"open http://127\.0\.0\.1:(\d+)/")[1])
     process.wait_for("Uvicorn running")

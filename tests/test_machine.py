@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import struct
@@ -282,6 +283,34 @@ def test_a_capture_has_both_directions_at_the_time_of_day(new_machine: NewMachin
     frames = frames_of(file)
     assert sum(b"over the wire" in frame for _, frame in frames) == 2
     assert all(before - 1 < when < time.time() + 1 for when, _ in frames)
+
+
+@pytest.mark.parametrize("listen", [None, "10.0.2.15", "127.0.0.1", "::1"])
+def test_a_published_port_leads_wherever_the_program_listens(listen: str | None, new_machine: NewMachine) -> None:
+    """To its loopback too; and a connection that is still open does not outlive the machine."""
+    machine = new_machine(publish="0:80")
+    assert machine.gateway is not None
+    port = machine.gateway.published[0][1]
+    with socket.socket() as client:
+
+        def greet() -> bytes:
+            client.settimeout(10)
+            client.connect(("127.0.0.1", port))
+            client.sendall(b"hello")
+            return client.recv(9)
+
+        async def main() -> bytes:
+            async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                writer.write(await reader.read(9))
+                await reader.read()
+
+            await asyncio.start_server(serve, listen, 80)
+            return await asyncio.to_thread(greet)
+
+        assert machine.run(main()) == b"hello"
+        machine.close()
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(9) == b""
 
 
 def test_the_same_seed_makes_the_same_machine() -> None:
