@@ -24,6 +24,11 @@ class Clock(Protocol):
         """What this clock adds to the host's ``CLOCK_MONOTONIC``, in ns, for C that reads that itself."""
         ...
 
+    @property
+    def epoch_offset(self) -> int:
+        """What makes a time of this clock a time of day (ns since 1970), for stamps that people read (pcap)."""
+        ...
+
 
 class MonotonicClock:
     """The host's ``CLOCK_MONOTONIC`` (clock_gettime(2)) plus an offset in ns."""
@@ -35,6 +40,10 @@ class MonotonicClock:
     def offset(self) -> int:
         return self._offset
 
+    @property
+    def epoch_offset(self) -> int:
+        return time.time_ns() - self.now()
+
     def now(self) -> int:
         return time.monotonic_ns() + self._offset
 
@@ -43,6 +52,7 @@ class ManualClock:
     """A clock that moves when told to: tests, and later the simulation."""
 
     offset = 0
+    epoch_offset = 0
 
     def __init__(self, start: int = 1_000_000_000) -> None:
         self._now = start

@@ -12,7 +12,7 @@
 
 #define ENTRIES 512
 #define BUCKETS 256
-#define HOLD_MAX 16
+#define HOLD_MAX 256 /* packets that wait for one neighbour: a burst of SYNs is not to wait for its retransmission */
 #define PROBES_MAX 3
 #define RETRANS_TIME SECOND
 #define REACHABLE_TIME (30ull * SECOND)

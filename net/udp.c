@@ -113,10 +113,12 @@ int64_t sock_recvfrom(struct stack *s, int64_t id, uint8_t *buf, size_t cap, str
     bool v4 = ip[0] >> 4 == 4;
     struct addr src = v4 ? addr_from4(ip + IP4_SRC) : addr_from(ip + IP6_SRC);
     struct addr dst = v4 ? addr_from4(ip + IP4_DST) : addr_from(ip + IP6_DST);
-    *from = (struct sock_name){.port = get16(h + UDP_SPORT), .family = v4 ? AF_INET : AF_INET6};
+    /* Names are of the socket's family (ipv6(7)); a gateway, whose socket is for all addresses, wants the packet's. */
+    uint16_t family = !(s->config.flags & STACK_ANY_DESTINATION) ? k->family : v4 ? AF_INET : AF_INET6;
+    *from = (struct sock_name){.port = get16(h + UDP_SPORT), .family = family};
     memcpy(from->addr, src.b, 16);
     if (to) {
-        *to = (struct sock_name){.port = get16(h + UDP_DPORT), .family = v4 ? AF_INET : AF_INET6};
+        *to = (struct sock_name){.port = get16(h + UDP_DPORT), .family = family};
         memcpy(to->addr, dst.b, 16);
     }
     int64_t n = (int64_t)pbuf_copy(p, UDP_HLEN, buf, cap < 65535 ? (uint32_t)cap : 65535);

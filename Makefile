@@ -1,0 +1,78 @@
+# make run and make test set everything up in .venv, from nothing but Python 3.11 or later (venv, headers), gcc and make.
+
+PYTHON ?= $(firstword $(shell command -v python3.11 python3 2>/dev/null))
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip --quiet --disable-pip-version-check
+SOURCES := $(wildcard sched/*.[ch] net/*.[ch] blk/*.[ch] vfs/*.[ch]) libos/_build.py setup.py
+
+FUZZ_SECONDS ?= 60
+SANITIZE := -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+
+.NOTPARALLEL:
+.PHONY: run test lint asan fuzz bench doctor clean help
+.DEFAULT_GOAL := help
+
+help: ## what there is to make
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+
+run: $(VENV)/examples $(VENV)/native ## boot examples/hello_http.py; Ctrl-C ends it
+	@$(call foreground,$(BIN)/libos run --net user --publish 8080:80 examples/hello_http.py)
+
+test: $(VENV)/test $(VENV)/native ## all tests (PYTEST_ARGS: more for pytest)
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/dev $(VENV)/native ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+asan: $(VENV)/test ## the tests with the C half under AddressSanitizer and UBSan
+	rm -rf build/asan && mkdir -p build/asan
+	cp -a libos sched net blk vfs bench tests examples setup.py pyproject.toml README.md build/asan/
+	rm -f build/asan/libos/_native*.so
+	cd build/asan && LIBOS_CFLAGS="$(SANITIZE)" $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
+	cd build/asan && \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	PYTHONPATH=$(CURDIR)/build/asan PYTHONSAFEPATH=1 PYTHONMALLOC=malloc \
+	$(CURDIR)/$(BIN)/pytest -m "not slow" $(PYTEST_ARGS) tests
+
+fuzz: $(VENV)/test ## libFuzzer on what comes from a wire, FUZZ_SECONDS each (needs clang)
+	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS)
+
+bench: $(VENV)/test $(VENV)/native ## the echo benchmark (root: all of it)
+	$(BIN)/libos bench echo $(BENCH_ARGS)
+
+doctor: $(VENV)/native ## what this host offers
+	@$(BIN)/libos doctor
+
+clean: ## remove what was built
+	rm -rf $(VENV) build dist *.egg-info libos/_native*.so libos/_native.c
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# --- the environment: a stamp per step, so that the second time costs nothing ---------------------------------------
+
+$(VENV)/made:
+	@test -n "$(PYTHON)" || { echo "make: no python3.11 or python3 here" >&2; exit 1; }
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "make: libos needs Python 3.11 or later")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# The C half, and libos itself, editable. Build tools come first, so that a change in C costs seconds and no download.
+$(VENV)/tools: $(VENV)/made pyproject.toml
+	$(PIP) install "setuptools>=77" "cffi>=2.0"
+	@touch $@
+
+$(VENV)/native: $(VENV)/tools $(SOURCES)
+	$(PIP) install --no-build-isolation --editable .
+	@touch $@
+
+# With what the programs, the tests or the checks need besides. It builds the C half too.
+$(VENV)/examples $(VENV)/test $(VENV)/dev: $(VENV)/%: $(VENV)/tools
+	$(PIP) install --no-build-isolation --editable '.[$*]'
+	@touch $@ $(VENV)/native
+
+# In a terminal the program gets the foreground for itself: Ctrl-C reaches it and not make, whose exit status is then
+# the program's.
+foreground = if [ -t 0 ] && command -v bash >/dev/null; then bash -c 'set -m; $(1); exit $$?'; else $(1); fi

@@ -1,0 +1,308 @@
+"""A machine: one booted instance of everything, put together from a configuration.
+
+    host    Reactor                                      the kernel's sockets
+    user    Reactor, Stack <- [pcap] <- [impair] <- pair <- Gateway <- the kernel's sockets
+    tap     Reactor, Stack <- [pcap] <- [impair] <- tap  <- the kernel's bridge or routes
+
+A machine may be used from one thread at a time. Its loops come one after another and share it: what a closed loop
+left behind is the next one's (listening sockets are not, they belong to transports). Ownership: the machine owns its
+reactor, network, stack and gateway, and whatever they own: :meth:`Machine.close` frees all of it, in the order that
+lets the last bytes out first. A constructor that fails has left nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import threading
+import weakref
+from collections.abc import Coroutine
+from contextlib import ExitStack
+from dataclasses import asdict
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, cast
+
+from libos.clock import Clock, MonotonicClock
+from libos.config import MachineConfig
+from libos.errors import ConfigError, HostError, WorldError
+from libos.rand import Rng
+from libos.sched.loop import Loop
+from libos.sched.reactor import Reactor
+
+if TYPE_CHECKING:
+    from libos.net.gateway import Gateway
+    from libos.net.network import StackNetwork
+    from libos.net.stack import Link, Stack
+    from libos.sched.network import Network
+
+__all__ = ["Machine", "MachineLoop", "Plan"]
+
+T = TypeVar("T")
+
+LINGER_NS = 2_000_000_000
+PAIR_MTU = 65520
+TAP_MTU = 1500
+
+
+class Plan(NamedTuple):
+    """Who has which address on a machine's link. Interfaces carry their prefix; the rest are bare addresses."""
+
+    ip: tuple[str, ...]
+    gateway: tuple[str, ...]  # the default routes
+    peer: tuple[str, ...]  # interfaces of the far end: the user world's gateway, the host's side of a TAP
+    dns: tuple[str, ...]
+
+    @classmethod
+    def of(cls, config: MachineConfig) -> Plan:
+        """Fill what ``config`` leaves open: addresses by world, then in each subnet .2 the gateway and .3 the DNS."""
+        if config.net == "host":
+            return cls((), (), (), ())
+        subnet = "10.0.2.{}/24", "fd00:6c69:626f:73::{}/64"
+        if config.net == "tap":
+            subnet = "10.0.3.{}/24", "fd00:6c69:626f:74::{}/64"
+        ip: tuple[str, ...] = config.ip or tuple(each.format(15) for each in subnet)
+        gateway, peer, dns = [], [], []
+        for interface in map(ipaddress.ip_interface, _first_of_each_family(ip)):
+            chosen = next((g for g in config.gateway if ipaddress.ip_address(g).version == interface.version), None)
+            far = ipaddress.ip_address(chosen) if chosen else _free(interface, 2)
+            if far not in interface.network or far == interface.ip:
+                raise ConfigError(f"gateway {far}: allowed: another address in {interface.network}")
+            gateway.append(str(far))
+            peer.append(f"{far}/{interface.network.prefixlen}")
+            if config.net == "user":
+                dns.append(str(_free(interface, 3, far)))
+        return cls(ip, tuple(gateway), tuple(peer), tuple(dns))
+
+
+def _first_of_each_family(interfaces: tuple[str, ...]) -> list[str]:
+    return list({(":" in each): each for each in reversed(interfaces)}.values())
+
+
+def _free(interface: Any, first: int, *taken: object) -> Any:
+    """The address of the subnet with number ``first``, or the next that is free."""
+    network = interface.network
+    for number in range(first, min(first + 3, network.num_addresses - 1)):
+        if network[number] not in (interface.ip, *taken):
+            return network[number]
+    raise ConfigError(f"ip {interface}: allowed: a subnet with room for a gateway and a name server (/29, /125)")
+
+
+class Machine:
+    """Boots at once. ``clock`` and ``rng`` are its only sources of time and randomness.
+
+    Raises HostError (no TAP, a port taken …) or ConfigError, with nothing left behind.
+    """
+
+    def __init__(
+        self, config: MachineConfig | None = None, *, clock: Clock | None = None, rng: Rng | None = None
+    ) -> None:
+        self.config = config = MachineConfig() if config is None else config
+        self.rng = Rng(config.seed) if rng is None else rng
+        self.clock = MonotonicClock(self.rng.bits(50)) if clock is None else clock
+        self.plan = Plan.of(config)
+        self.stack: Stack | None = None
+        self.network: StackNetwork | None = None
+        self.gateway: Gateway | None = None
+        self.tap: str | None = None  # the device's name
+        self._link: Link | None = None
+        self._loops: weakref.WeakSet[MachineLoop] = weakref.WeakSet()
+        self._closed = False
+        self._final: dict[str, int] | None = None
+        with ExitStack() as undo:
+            self.reactor = Reactor(config.reactor, clock=self.clock, spin_us=config.spin_us)
+            undo.callback(self.reactor.close)
+            if config.net != "host":
+                self._boot_network(undo)
+            self._undo = undo.pop_all()
+
+    # Each part is pushed on `undo` as soon as it exists. A link's close does nothing once a wrapper or a stack has it.
+
+    def _boot_network(self, undo: ExitStack) -> None:
+        # Imported here, for a machine in world `host` needs none of it.
+        from libos.net.network import StackNetwork
+        from libos.net.resolver import Resolver
+        from libos.net.stack import Stack
+
+        config, plan = self.config, self.plan
+        self.stack = Stack(
+            rng=self.rng.fork(),
+            now=self.reactor.now(),
+            memory=config.memory,
+            sockets=config.sockets,
+            rcvbuf=config.rcvbuf,
+            sndbuf=config.sndbuf,
+        )
+        undo.callback(self.stack.close)
+        self._link = self._wrapped(self._open_link(undo), undo)
+        ifindex = self.stack.add_link(self._link)
+        for interface in plan.ip:
+            self.stack.add_address(ifindex, interface)
+        for gateway in plan.gateway:
+            self.stack.add_route(ifindex, "::/0" if ":" in gateway else "0.0.0.0/0", gateway)
+        resolver = Resolver(self.rng.fork(), servers=config.dns or plan.dns)
+        self.network = StackNetwork(self.stack, self.reactor, resolver=resolver)
+        undo.callback(self.network.close)
+
+    def _open_link(self, undo: ExitStack) -> Link:
+        from libos.net.stack import Link
+
+        config, plan = self.config, self.plan
+        if config.net == "tap":
+            from libos.net.tap import open_tap
+
+            # A device that is there already was set up by someone who knows what it is for.
+            there = bool(config.tap) and os.path.exists(f"/sys/class/net/{config.tap}")
+            tap = open_tap(config.tap, addresses=() if there else plan.peer, mtu=config.mtu or TAP_MTU)
+            self.tap = tap.name
+            with ExitStack() as guard:
+                guard.callback(os.close, tap.fd)
+                link = Link.tap(self.reactor.handle, tap.fd, self.rng, mtu=tap.mtu, caps=tap.caps)
+                guard.pop_all()
+            undo.callback(link.close)
+            return link
+        from libos.net.gateway import Gateway, host_nameserver
+
+        ours, far = Link.pair(self.rng, mtu=config.mtu or PAIR_MTU)
+        undo.callback(ours.close)
+        undo.callback(far.close)
+        self.gateway = Gateway(
+            self.reactor,
+            far,
+            rng=self.rng.fork(),
+            addresses=plan.peer,
+            guest=[interface.partition("/")[0] for interface in plan.ip],
+            dns=plan.dns,
+            nameserver=host_nameserver(),
+            publish=config.publish,
+        )
+        undo.callback(self.gateway.close)
+        return ours
+
+    def _wrapped(self, link: Link, undo: ExitStack) -> Link:
+        """The capture is the outermost: it shows what the stack sees."""
+        config = self.config
+        if config.impair is not None:
+            from libos.net.stack import Impairment
+
+            link = link.with_impairment(Impairment(**asdict(config.impair)), self.rng)
+            undo.callback(link.close)
+        if config.pcap:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
+            try:
+                fd = os.open(config.pcap, flags, 0o644)
+            except OSError as error:
+                raise HostError(f"cannot write --pcap {config.pcap}: {error.strerror}") from None
+            with ExitStack() as guard:
+                guard.callback(os.close, fd)
+                link = link.with_pcap(fd, self.clock.epoch_offset)
+                guard.pop_all()
+            undo.callback(link.close)
+        return link
+
+    # --- use -----------------------------------------------------------------------------------------------------
+
+    def new_event_loop(self) -> MachineLoop:
+        """A loop on this machine. See :class:`MachineLoop`."""
+        return MachineLoop(self)
+
+    def run(self, main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
+        """``asyncio.run(main)`` on this machine."""
+        with asyncio.Runner(loop_factory=self.new_event_loop, debug=debug) as runner:
+            return runner.run(main)
+
+    def statistics(self) -> dict[str, int]:
+        """Since boot (to the end, once closed): packets, bytes (of frames), drops; TCP connections and retransmitted
+        segments; what the reactor did. In world `host` the kernel does the counting, and only the last is here.
+        """
+        if self._final is not None:
+            return self._final
+        counts = {f"reactor_{name}": count for name, count in self.reactor.statistics().items()}
+        if self.stack is None or self._link is None:
+            return counts
+        link, stack = self._link.stats(), self.stack.counters()
+        return {
+            "packets_in": link["rx_packets"],
+            "packets_out": link["tx_packets"],
+            "bytes_in": link["rx_bytes"],
+            "bytes_out": link["tx_bytes"],
+            "dropped": link["rx_dropped"] + link["tx_dropped"],
+            "connections_in": stack["TcpPassiveOpens"],
+            "connections_out": stack["TcpActiveOpens"],
+            "connections_open": stack["TcpCurrEstab"],
+            "retransmissions": stack["TcpRetransSegs"],
+            **counts,
+        }
+
+    def seat(self, loop: MachineLoop) -> bool:
+        """Whether ``loop`` may run on our reactor: no loop of another thread is open there."""
+        if self._closed:
+            raise WorldError("this machine is closed")
+        if any(other.thread != loop.thread and not other.is_closed() for other in self._loops):
+            return False
+        self._loops.add(loop)
+        return True
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let freed sockets send what they still have (for at most two seconds), then free everything."""
+        if self._closed:
+            return
+        self._closed = True
+        with self._undo:
+            if self.stack is not None:
+                self._linger(self.stack)
+            self._final = self.statistics()
+
+    def _linger(self, stack: Stack) -> None:
+        deadline = self.reactor.now() + LINGER_NS
+        while stack.lingering() and (left := deadline - self.reactor.now()) > 0:
+            self.reactor.turn(min(left, 10_000_000))
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+class MachineLoop(Loop):
+    """A loop on ``machine``; with ``own_machine``, closing it closes the machine.
+
+    While another thread's loop is open, it is a loop beside the machine: in world `host` it has the kernel's sockets
+    like any other, elsewhere its network calls raise WorldError.
+    """
+
+    _closed = True  # until it is built, for __del__ and for Machine.seat()
+
+    def __init__(self, machine: Machine, *, own_machine: bool = False) -> None:
+        self.machine = machine
+        self.thread = threading.get_ident()
+        self._own_machine = own_machine
+        if machine.seat(self):
+            super().__init__(machine.reactor, machine.network)
+        else:
+            reactor = Reactor(machine.config.reactor, clock=machine.clock)
+            network = None if machine.network is None else cast("Network", _Elsewhere())
+            super().__init__(reactor, network, own_reactor=True)
+
+    def close(self) -> None:
+        super().close()
+        if self._own_machine and self.is_closed():
+            self.machine.close()
+
+
+class _Elsewhere:
+    """The network of a loop beside the machine."""
+
+    def owns(self, sock: object) -> bool:
+        return False
+
+    async def refuse(self, loop: object, *args: object, **kwargs: object) -> NoReturn:
+        raise WorldError(
+            "the machine's network belongs to the loop of another thread: a machine runs in one thread at a time "
+            "(run the network code there, or give it a machine of its own)"
+        )
+
+    create_connection = create_server = create_datagram_endpoint = getaddrinfo = getnameinfo = refuse

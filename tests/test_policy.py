@@ -1,0 +1,85 @@
+"""libos under uvloop's names."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+
+import pytest
+
+import libos
+from libos.errors import ConfigError, WorldError
+from libos.machine import Machine, MachineLoop
+
+
+async def world() -> str:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, MachineLoop)
+    return loop.machine.config.net
+
+
+@pytest.mark.parametrize("net", ["host", "user"])
+def test_run(net: str) -> None:
+    assert libos.run(world(), net=net) == net
+
+
+def test_run_is_on_the_host_unless_told() -> None:
+    assert libos.run(world()) == "host"
+
+
+def test_run_takes_settings_and_names_mistakes() -> None:
+    assert libos.run(world(), net="user", mtu=1400, reactor="epoll") == "user"
+    with pytest.raises(ConfigError, match="did you mean 'mtu'"):
+        libos.run(world(), mtuu=1400)
+
+
+def test_a_loop_takes_its_machine_with_it() -> None:
+    loop = libos.new_event_loop("user")
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    with pytest.raises(WorldError):
+        loop.machine.new_event_loop()
+
+
+def test_a_machine_that_was_given_stays(new_machine: Callable[..., Machine]) -> None:
+    machine = new_machine()
+    loop = libos.new_event_loop(machine)
+    loop.close()
+    machine.new_event_loop().close()
+    with pytest.raises(TypeError):
+        libos.new_event_loop(machine, mtu=1400)
+
+
+def test_runner() -> None:
+    with asyncio.Runner(loop_factory=libos.new_event_loop) as runner:
+        assert runner.run(world()) == "host"
+
+
+def test_policy() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            libos.install("user")
+            assert asyncio.run(world()) == "user"
+            asyncio.set_event_loop_policy(libos.EventLoopPolicy())
+            assert asyncio.run(world()) == "host"
+        finally:
+            asyncio.set_event_loop_policy(None)
+
+
+def test_every_name_is_there() -> None:
+    for name in libos.__all__:
+        assert getattr(libos, name) is not None
+    assert libos.__version__
+    assert set(libos.__all__) <= set(dir(libos))
+    with pytest.raises(AttributeError, match="no attribute 'Mashine'"):
+        libos.Mashine  # noqa: B018
+
+
+def test_import_is_cheap() -> None:
+    code = "import libos, sys; print('asyncio' in sys.modules, 'msgspec' in sys.modules)"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
