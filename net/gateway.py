@@ -19,9 +19,10 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from libos._native import ffi, lib
@@ -42,7 +43,7 @@ __all__ = ["Gateway", "Published", "host_nameserver"]
 CHUNK_SIZE = 256 * 1024
 BACKLOG = 128
 DNS_PORT = 53
-_LOOPBACK: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+_LOOPBACK: Mapping[int, str] = MappingProxyType({socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"})
 
 
 class Published(Protocol):

@@ -22,6 +22,7 @@ import struct
 import warnings
 import weakref
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from libos._native import ffi, lib
@@ -42,7 +43,7 @@ EV_REQUEST: int = lib.EV_REQUEST
 EV_GONE = 1 << 15  # the network goes down: told by Python to every sink, never by C
 
 _TYPE_FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-_PROTOCOLS = {socket.SOCK_STREAM: socket.IPPROTO_TCP, socket.SOCK_DGRAM: socket.IPPROTO_UDP}
+_PROTOCOLS = MappingProxyType({socket.SOCK_STREAM: socket.IPPROTO_TCP, socket.SOCK_DGRAM: socket.IPPROTO_UDP})
 _LINGER = struct.Struct("ii")
 
 

@@ -27,19 +27,20 @@ __all__ = [
     "unpack_name",
 ]
 
-STATES = {
-    1: "ESTABLISHED",
-    2: "SYN-SENT",
-    3: "SYN-RECEIVED",
-    4: "FIN-WAIT-1",
-    5: "FIN-WAIT-2",
-    6: "TIME-WAIT",
-    7: "CLOSED",
-    8: "CLOSE-WAIT",
-    9: "LAST-ACK",
-    10: "LISTEN",
-    11: "CLOSING",
-}
+STATES = (
+    "",  # Linux numbers them from 1
+    "ESTABLISHED",
+    "SYN-SENT",
+    "SYN-RECEIVED",
+    "FIN-WAIT-1",
+    "FIN-WAIT-2",
+    "TIME-WAIT",
+    "CLOSED",
+    "CLOSE-WAIT",
+    "LAST-ACK",
+    "LISTEN",
+    "CLOSING",
+)
 
 _V4_PREFIX = bytes(10) + b"\xff\xff"
 
