@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
+import socket
 import threading
 import weakref
 from collections.abc import Coroutine
@@ -153,7 +154,7 @@ class Machine:
             from libos.net.tap import open_tap
 
             # A device that is there already was set up by someone who knows what it is for.
-            there = bool(config.tap) and os.path.exists(f"/sys/class/net/{config.tap}")
+            there = config.tap in (name for _, name in socket.if_nameindex())
             tap = open_tap(config.tap, addresses=() if there else plan.peer, mtu=config.mtu or TAP_MTU)
             self.tap = tap.name
             with ExitStack() as guard:

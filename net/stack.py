@@ -1,7 +1,7 @@
 """The cffi face of the C stack: :class:`Stack` and :class:`Link`.
 
-Only this module, the transports and the gateway call ``lib.sock_*`` and ``lib.stack_*``; everything above them sees Python
-types. Ownership: a :class:`Link` owns its C link until :meth:`Stack.add_link` or a wrapper takes it over; a
+Only this module, the transports and the gateway call ``lib.sock_*`` and ``lib.stack_*``; everything above them sees
+Python types. Ownership: a :class:`Link` owns its C link until :meth:`Stack.add_link` or a wrapper takes it over; a
 :class:`Stack` frees all that it holds in :meth:`Stack.close`, and must be detached from its reactor first.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import ipaddress
 import socket
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from libos._native import ffi, lib
@@ -28,20 +27,19 @@ __all__ = [
     "unpack_name",
 ]
 
-STATES = MappingProxyType(
-    {
-        1: "ESTABLISHED",
-        2: "SYN-SENT",
-        3: "SYN-RECEIVED",
-        4: "FIN-WAIT-1",
-        5: "FIN-WAIT-2",
-        6: "TIME-WAIT",
-        7: "CLOSED",
-        8: "CLOSE-WAIT",
-        9: "LAST-ACK",
-        10: "LISTEN",
-        11: "CLOSING",
-    }
+STATES = (
+    "",  # Linux numbers them from 1
+    "ESTABLISHED",
+    "SYN-SENT",
+    "SYN-RECEIVED",
+    "FIN-WAIT-1",
+    "FIN-WAIT-2",
+    "TIME-WAIT",
+    "CLOSED",
+    "CLOSE-WAIT",
+    "LAST-ACK",
+    "LISTEN",
+    "CLOSING",
 )
 
 _V4_PREFIX = bytes(10) + b"\xff\xff"
@@ -95,7 +93,7 @@ def _mac(rng: Rng) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Impairment:
-    """How bad a wire is, each way. Shares are 0 to 1; ``delay`` and ``jitter`` in ns; ``rate`` in bits a second (0: any)."""
+    """How bad a wire is, each way. Shares are 0 to 1; ``delay`` and ``jitter`` in ns; ``rate`` in bit/s (0: any)."""
 
     loss: float = 0.0
     reorder: float = 0.0
@@ -164,7 +162,7 @@ class Link:
         return cls(out[0], mac)
 
     def with_pcap(self, fd: int, epoch_offset: int, *, snaplen: int = 262144) -> Link:
-        """This link, with all that passes written to ``fd`` (taken over). ``epoch_offset``: ns from the clock to 1970."""
+        """This link, with all that passes written to ``fd`` (taken over). ``epoch_offset``: ns from clock to 1970."""
         out = ffi.new("struct link **")
         check(lib.link_new_pcap(out, self._handle, fd, epoch_offset, snaplen))
         self._owned = False
@@ -215,7 +213,7 @@ class Link:
         check(lib.link_inject(self._handle, frame, len(frame), now))
 
     def drain(self) -> list[tuple[bytes, int]]:
-        """The frames that left a manual link since the last call, each with the segment size it is to be cut to (0: none)."""
+        """The frames that left a manual link since the last call, each with the segment size to cut it to (0: none)."""
         buf, gso, frames = ffi.new("uint8_t[]", 70000), ffi.new("unsigned *"), []
         while n := check(lib.link_drain(self._handle, buf, 70000, gso)):
             frames.append((bytes(ffi.buffer(buf, n)), gso[0]))

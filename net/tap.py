@@ -18,7 +18,9 @@ import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+# The class itself, now: under `libos run` the application sees another one at socket.socket.
+from socket import socket as HostSocket
 
 from libos._native import lib
 from libos.errors import HostError
@@ -40,6 +42,8 @@ _VNET_HEADER_SIZE = 10
 _IFNAMSIZ = 16
 _IFF_UP = 1
 _IFREQ = struct.Struct("16sH22x")
+_IFREQ_INT = struct.Struct("16si20x")
+_SIOCGIFFLAGS, _SIOCGIFMTU = 0x8913, 0x8921  # linux/sockios.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +90,14 @@ def open_tap(name: str = "", *, addresses: Sequence[str] = (), mtu: int = 1500) 
 
 
 def _is_up(name: str, mtu: int) -> bool:
-    """Whether somebody with privileges has prepared it (``ip tuntap add … user``), so that we need none."""
-    device = Path("/sys/class/net", name)
-    return bool(int((device / "flags").read_text(), 16) & _IFF_UP) and int((device / "mtu").read_text()) == mtu
+    """Whether somebody with privileges has prepared it (``ip tuntap add … user``), so that we need none.
+
+    Asked of a socket (netdevice(7)), not of /sys, which shows the namespace that it was mounted in.
+    """
+    request = _IFREQ_INT.pack(name.encode(), 0)
+    with HostSocket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        flags = _IFREQ.unpack(fcntl.ioctl(sock, _SIOCGIFFLAGS, request))[1]
+        return bool(flags & _IFF_UP) and _IFREQ_INT.unpack(fcntl.ioctl(sock, _SIOCGIFMTU, request))[1] == mtu
 
 
 def _set_offloads(fd: int) -> int:

@@ -18,7 +18,7 @@ import threading
 from typing import Any
 
 from libos.sched.network import Network
-from libos.sched.reactor import Reactor
+from libos.sched.reactor import NEVER, Reactor
 from libos.sched.selector import ReactorSelector
 
 __all__ = ["Loop"]
@@ -34,7 +34,9 @@ class Loop(asyncio.SelectorEventLoop):
         self.reactor = reactor
         self.network = network
         self._clock_ns = reactor.now
-        super().__init__(ReactorSelector(reactor, own_reactor=own_reactor))
+        self._waiter = ReactorSelector(reactor, own_reactor=own_reactor)
+        super().__init__(self._waiter)
+        self._waiter.wait = self._wait
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closed() else "running" if self.is_running() else "idle"
@@ -42,6 +44,22 @@ class Loop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._clock_ns() * 1e-9
+
+    def _wait(self, timeout: int) -> None:
+        """Turn the reactor until there is something for an iteration of the loop, for ``timeout`` ns at most.
+
+        Events of the network's sockets are dealt with inside a turn. When all they did was to call protocols, nothing
+        is left for the rest of the iteration to do, and the next turn follows at once.
+        """
+        turn, host, ready, timers = self.reactor.turn, self._waiter.ready, self._ready, self._scheduled  # type: ignore[attr-defined]
+        end = NEVER if timeout == NEVER else self._clock_ns() + timeout
+        first = timers[0] if timers else None
+        while True:
+            turn(timeout)
+            if host or ready or self._stopping or (timers[0] if timers else None) is not first:  # type: ignore[attr-defined]
+                return
+            if end != NEVER and (timeout := end - self._clock_ns()) <= 0:
+                return
 
     def run_forever(self) -> None:
         """Run until stop() is called.

@@ -8,15 +8,13 @@ here imports it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 __all__ = ["Network"]
-
-ProtocolFactory = Callable[[], asyncio.BaseProtocol]
 
 
 class Network(Protocol):
@@ -26,31 +24,16 @@ class Network(Protocol):
         """Whether ``sock`` is a socket of this network (and not, say, a UNIX socket of the host)."""
         ...
 
-    async def create_connection(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        protocol_factory: Any,
-        host: str | None = None,
-        port: int | None = None,
-        **options: Any,
-    ) -> tuple[Any, Any]: ...
+    # asyncio's methods, with the loop in front.
 
-    async def create_server(
-        self, loop: asyncio.AbstractEventLoop, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any
-    ) -> Any: ...
-
-    async def create_datagram_endpoint(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        protocol_factory: Any,
-        local_addr: Any = None,
-        remote_addr: Any = None,
-        **options: Any,
-    ) -> tuple[Any, Any]: ...
-
-    async def connect_accepted_socket(
-        self, loop: asyncio.AbstractEventLoop, protocol_factory: Any, sock: Any, **options: Any
-    ) -> tuple[Any, Any]: ...
+    @property
+    def create_connection(self) -> Callable[..., Coroutine[Any, Any, tuple[Any, Any]]]: ...
+    @property
+    def create_server(self) -> Callable[..., Coroutine[Any, Any, Any]]: ...
+    @property
+    def create_datagram_endpoint(self) -> Callable[..., Coroutine[Any, Any, tuple[Any, Any]]]: ...
+    @property
+    def connect_accepted_socket(self) -> Callable[..., Coroutine[Any, Any, tuple[Any, Any]]]: ...
 
     async def getaddrinfo(
         self,

@@ -8,7 +8,7 @@ called inside :meth:`ReactorSelector.select`, before it returns.
 from __future__ import annotations
 
 import selectors
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from libos.sched.reactor import EV_READ, EV_WRITE, NEVER, Reactor
@@ -25,14 +25,16 @@ EVENTS = selectors.EVENT_READ | selectors.EVENT_WRITE
 
 
 class ReactorSelector(selectors.BaseSelector):
-    """``select()`` is a turn of ``reactor``. ``own_reactor``: closing it closes the reactor too."""
+    """``select()`` is a turn of ``reactor``, or whatever else is put at ``wait``: called with nanoseconds, it fills
+    ``ready``. ``own_reactor``: closing the selector closes the reactor too.
+    """
 
     def __init__(self, reactor: Reactor, *, own_reactor: bool = False) -> None:
         self._reactor = reactor
         self._own_reactor = own_reactor
         self._keys: dict[int, selectors.SelectorKey] = {}
-        self._ready: list[tuple[selectors.SelectorKey, int]] = []
-        self._turn = reactor.turn
+        self.ready: list[tuple[selectors.SelectorKey, int]] = []
+        self.wait: Callable[[int], None] = reactor.turn
 
     def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> selectors.SelectorKey:
         fd = _fileno(fileobj)
@@ -46,7 +48,7 @@ class ReactorSelector(selectors.BaseSelector):
     def _watch(self, key: selectors.SelectorKey) -> selectors.SelectorKey:
         if not key.events or key.events & ~EVENTS:
             raise ValueError(f"Invalid events: {key.events!r}")
-        append = self._ready.append
+        append = self.ready.append
         self._reactor.watch(key.fd, key.events, lambda mask: append((key, mask)))
         self._keys[key.fd] = key
         return key
@@ -58,10 +60,10 @@ class ReactorSelector(selectors.BaseSelector):
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = self._ready
+        ready = self.ready
         if ready:  # left by a turn that was interrupted; what still holds comes again
             ready.clear()
-        self._turn(NEVER if timeout is None else int(timeout * 1e9) if timeout > 0 else 0)
+        self.wait(NEVER if timeout is None else int(timeout * 1e9) if timeout > 0 else 0)
         if not ready:
             return []
         # A sink of the same turn may have closed a descriptor, and opened another under its number.
@@ -85,7 +87,7 @@ class ReactorSelector(selectors.BaseSelector):
         for fd in list(self._keys):
             self._reactor.unwatch(fd)
         self._keys.clear()
-        self._ready.clear()
+        self.ready.clear()
         if self._own_reactor:
             self._reactor.close()
 

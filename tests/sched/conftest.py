@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session")
 def probe_module(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The extension module of probe.c. It works on reactors of libos._native: all of their state is in their structs."""
+    """The extension module of probe.c. It works on reactors of libos._native, whose state is all in their structs."""
     folder = tmp_path_factory.mktemp("probe")
     ffi = cffi.FFI()
     ffi.cdef((ROOT / "tests/sched/probe.h").read_text())
@@ -116,7 +116,7 @@ def cast(ffi: Any, reactor: Reactor) -> Any:
     return ffi.cast("struct reactor *", int(native.cast("uintptr_t", reactor.handle)))
 
 
-@pytest.fixture()
+@pytest.fixture
 def new_probe(reactor: Reactor, probe_module: Any) -> Iterator[Callable[..., Probe]]:
     probes: list[Probe] = []
 

@@ -28,7 +28,7 @@ class Sink(list[int]):
 
 
 def lasts(reactor: Reactor, timeout: int) -> bool:
-    """Whether a turn takes that long: in a few tries, for the end of an earlier ring interrupts a wait as signals do."""
+    """Whether a turn takes that long: in a few tries: the end of an earlier ring interrupts a wait as signals do."""
     for _ in range(5):
         before = reactor.now()
         reactor.turn(timeout)
@@ -37,7 +37,7 @@ def lasts(reactor: Reactor, timeout: int) -> bool:
     return False
 
 
-@pytest.fixture()
+@pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     a, b = socket.socketpair()
     a.setblocking(False)
