@@ -282,12 +282,11 @@ class MachineLoop(Loop):
         self.machine = machine
         self.thread = threading.get_ident()
         self._own_machine = own_machine
-        network: Any = machine.network
         if machine.seat(self):
-            super().__init__(machine.reactor, network)
+            super().__init__(machine.reactor, machine.network)
         else:
             reactor = Reactor(machine.config.reactor, clock=machine.clock)
-            elsewhere: Any = None if network is None else _Elsewhere()
+            elsewhere: Any = None if machine.network is None else _Elsewhere()
             super().__init__(reactor, elsewhere, own_reactor=True)
 
     def close(self) -> None:
@@ -308,4 +307,5 @@ class _Elsewhere:
             "(run the network code there, or give it a machine of its own)"
         )
 
-    create_connection = create_server = create_datagram_endpoint = getaddrinfo = getnameinfo = refuse
+    create_connection = create_server = create_datagram_endpoint = connect_accepted_socket = refuse
+    getaddrinfo = getnameinfo = refuse
