@@ -150,12 +150,13 @@ class Machine:
         from libos.net.stack import Link
 
         config, plan = self.config, self.plan
+        whole = config.impair is None  # a bad wire loses packets, not the 64 KiB segments that offloads make
         if config.net == "tap":
             from libos.net.tap import open_tap
 
             # A device that is there already was set up by someone who knows what it is for.
             there = config.tap in (name for _, name in socket.if_nameindex())
-            tap = open_tap(config.tap, addresses=() if there else plan.peer, mtu=config.mtu or TAP_MTU)
+            tap = open_tap(config.tap, addresses=() if there else plan.peer, mtu=config.mtu or TAP_MTU, segments=whole)
             self.tap = tap.name
             with ExitStack() as guard:
                 guard.callback(os.close, tap.fd)
@@ -165,7 +166,10 @@ class Machine:
             return link
         from libos.net.gateway import Gateway, host_nameserver
 
-        ours, far = Link.pair(self.rng, mtu=config.mtu or PAIR_MTU)
+        if whole:
+            ours, far = Link.pair(self.rng, mtu=config.mtu or PAIR_MTU)
+        else:
+            ours, far = Link.pair(self.rng, mtu=config.mtu or TAP_MTU, caps=Link.CSUM)
         undo.callback(ours.close)
         undo.callback(far.close)
         self.gateway = Gateway(

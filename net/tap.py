@@ -38,6 +38,10 @@ _IFF_TAP = 0x0002
 _IFF_NO_PI = 0x1000
 _IFF_VNET_HDR = 0x4000
 _TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6, _TUN_F_TSO_ECN = 1, 2, 4, 8
+_ALL_OFFLOADS = (
+    _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6 | _TUN_F_TSO_ECN,
+    lib.LINK_CSUM | lib.LINK_TSO | lib.LINK_LRO,
+)
 _VNET_HEADER_SIZE = 10
 _IFNAMSIZ = 16
 _IFF_UP = 1
@@ -56,10 +60,11 @@ class Tap:
     caps: int
 
 
-def open_tap(name: str = "", *, addresses: Sequence[str] = (), mtu: int = 1500) -> Tap:
+def open_tap(name: str = "", *, addresses: Sequence[str] = (), mtu: int = 1500, segments: bool = True) -> Tap:
     """Create (or open, where it exists and may be used) the TAP ``name``; empty: the kernel picks ``tap0`` and so on.
 
-    ``addresses`` are the host's, with prefix (``10.42.0.1/24``); the device is up when this returns.
+    ``addresses`` are the host's, with prefix (``10.42.0.1/24``); the device is up when this returns. Without
+    ``segments`` no frame is larger than the MTU, either way.
     """
     interfaces = [ipaddress.ip_interface(address) for address in addresses]
     if len(name.encode()) >= _IFNAMSIZ:
@@ -74,7 +79,7 @@ def open_tap(name: str = "", *, addresses: Sequence[str] = (), mtu: int = 1500) 
         )
         actual = request[:_IFNAMSIZ].rstrip(b"\0").decode()
         fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", _VNET_HEADER_SIZE))
-        caps = _set_offloads(fd)
+        caps = _set_offloads(fd, segments)
         index = socket.if_nametoindex(actual)
         if not _is_up(actual, mtu):
             set_up(index, mtu)
@@ -100,9 +105,9 @@ def _is_up(name: str, mtu: int) -> bool:
         return bool(flags & _IFF_UP) and _IFREQ_INT.unpack(fcntl.ioctl(sock, _SIOCGIFMTU, request))[1] == mtu
 
 
-def _set_offloads(fd: int) -> int:
+def _set_offloads(fd: int, segments: bool) -> int:
     for flags, caps in (
-        (_TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6 | _TUN_F_TSO_ECN, lib.LINK_CSUM | lib.LINK_TSO | lib.LINK_LRO),
+        *(() if not segments else (_ALL_OFFLOADS,)),
         (_TUN_F_CSUM, lib.LINK_CSUM),
     ):
         try:
