@@ -29,14 +29,14 @@ lint: $(VENV)/dev $(VENV)/native ## ruff and mypy
 
 asan: $(VENV)/test ## the tests with the C half under AddressSanitizer and UBSan
 	rm -rf build/asan && mkdir -p build/asan
-	cp -a libos sched net blk vfs bench tests examples setup.py pyproject.toml README.md build/asan/
+	cp -a libos sched net blk vfs bench tests examples setup.py pyproject.toml README.md LICENSE build/asan/
 	rm -f build/asan/libos/_native*.so
 	cd build/asan && LIBOS_CFLAGS="$(SANITIZE)" $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
 	cd build/asan && \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	PYTHONPATH=$(CURDIR)/build/asan PYTHONSAFEPATH=1 PYTHONMALLOC=malloc \
-	$(CURDIR)/$(BIN)/pytest -m "not slow" $(PYTEST_ARGS) tests
+	$(CURDIR)/$(BIN)/pytest --capture=sys -m "not slow" $(PYTEST_ARGS) tests
 
 fuzz: $(VENV)/test ## libFuzzer on what comes from a wire, FUZZ_SECONDS each (needs clang)
 	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS)

@@ -32,8 +32,10 @@ static bool accepts(const struct netif *nif, struct ip_meta *m)
         return true;
     if (addr_is4(&m->dst)) { /* the directed broadcast of one of our networks */
         for (unsigned i = 0; i < nif->naddrs; i++) {
+            if (!addr_is4(&nif->addrs[i].addr) || nif->addrs[i].bits < 96)
+                continue;
             uint32_t host = nif->addrs[i].bits >= 127 ? 0 : 0xffffffffu >> (nif->addrs[i].bits - 96);
-            if (addr_is4(&nif->addrs[i].addr) && host && addr_match(&nif->addrs[i].addr, &m->dst, nif->addrs[i].bits) &&
+            if (host && addr_match(&nif->addrs[i].addr, &m->dst, nif->addrs[i].bits) &&
                 (get32(addr_v4(&m->dst)) & host) == host) {
                 m->to_group = true;
                 return true;
