@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --quiet --disable-pip-version-check
 SOURCES := $(wildcard sched/*.[ch] net/*.[ch] blk/*.[ch] vfs/*.[ch]) libos/_build.py setup.py
 
+FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/*.c))
 FUZZ_SECONDS ?= 60
 SANITIZE := -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
@@ -38,8 +39,17 @@ asan: $(VENV)/test ## the tests with the C half under AddressSanitizer and UBSan
 	PYTHONPATH=$(CURDIR)/build/asan PYTHONSAFEPATH=1 PYTHONMALLOC=malloc \
 	$(CURDIR)/$(BIN)/pytest --capture=sys -m "not slow" $(PYTEST_ARGS) tests
 
-fuzz: $(VENV)/test ## libFuzzer on what comes from a wire, FUZZ_SECONDS each (needs clang)
-	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS)
+fuzz: $(FUZZERS) ## libFuzzer on what comes from a wire, FUZZ_SECONDS for each target (needs clang)
+	@set -e; for target in $(FUZZERS); do \
+		corpus=build/fuzz/corpus/$$(basename $$target); mkdir -p $$corpus; \
+		echo "$$target for $(FUZZ_SECONDS) s"; \
+		$$target -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1 -artifact_prefix=build/fuzz/ $$corpus; \
+	done
+
+build/fuzz/%: tests/fuzz/%.c $(SOURCES)
+	@mkdir -p $(@D)
+	clang -std=gnu11 -g -O1 -fno-strict-aliasing -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+		-I. -o $@ $< $(filter %.c,$(SOURCES)) -ldl
 
 bench: $(VENV)/test $(VENV)/native ## the echo benchmark (root: all of it)
 	$(BIN)/libos bench echo $(BENCH_ARGS)
