@@ -262,9 +262,12 @@ class Machine:
             self._final = self.statistics()
 
     def _linger(self, stack: Stack) -> None:
-        deadline = self.reactor.now() + LINGER_NS
-        while stack.lingering() and (left := deadline - self.reactor.now()) > 0:
-            self.reactor.turn(min(left, 10_000_000))
+        """Turn until two turns in a row found nothing to wait for: the first may have moved an end of stream on."""
+        deadline, quiet = self.reactor.now() + LINGER_NS, 0
+        while quiet < 2 and (left := deadline - self.reactor.now()) > 0:
+            busy = stack.lingering() or (self.gateway is not None and self.gateway.lingering())
+            quiet = 0 if busy else quiet + 1
+            self.reactor.turn(min(left, 10_000_000) if busy else 0)
 
     def __enter__(self) -> Machine:
         return self

@@ -123,10 +123,14 @@ class Gateway:
     at the guest's addresses is tried on its loopback, where servers listen unless told otherwise (uvicorn). The guest
     leaves the reactor before :meth:`close`, and its stack goes after it."""
 
+    def lingering(self) -> int:
+        """Connections with bytes of the guest's that the host has not taken yet."""
+        return sum(isinstance(relay, Relay) and relay.lingering for relay in self.connections)
+
     def close(self) -> None:
-        """Reset every connection, free every port, leave the reactor."""
-        for relay in list(self.connections):
-            relay.abort()
+        """End what the guest has ended, reset every other connection, free every port, leave the reactor."""
+        for connection in list(self.connections):
+            connection.close() if isinstance(connection, Relay) else connection.abort()
         if self._udp is not None:
             self._udp.close()
             self._udp = None

@@ -11,7 +11,9 @@ Ownership: a Relay owns its ends from construction until ``on_close``, which is 
 from __future__ import annotations
 
 import errno
+import fcntl
 import struct
+import termios
 from collections.abc import Callable
 from socket import SHUT_WR, SO_LINGER, SOL_SOCKET
 
@@ -31,6 +33,7 @@ __all__ = ["Chunk", "End", "HostEnd", "HostSocket", "Relay", "StackEnd"]
 Sink = Callable[[int], object]
 
 _RESET = struct.pack("ii", 1, 0)
+_INT = struct.Struct("i")
 _EAGAIN = -errno.EAGAIN
 
 
@@ -64,6 +67,10 @@ class End(Protocol):
         ...
 
     def take_error(self) -> int: ...
+
+    def unread(self) -> int:
+        """Bytes that have arrived and were not received."""
+        ...
 
     def shutdown(self) -> None: ...
 
@@ -110,6 +117,10 @@ class HostEnd:
 
     def take_error(self) -> int:
         return 0  # the next call on it raises, after what had come before the error has been read
+
+    def unread(self) -> int:
+        answer = fcntl.ioctl(self._sock.fileno(), termios.FIONREAD, bytes(_INT.size))
+        return int(_INT.unpack(answer)[0])
 
     def shutdown(self) -> None:
         self._sock.shutdown(SHUT_WR)
@@ -163,6 +174,11 @@ class StackEnd:
 
     def take_error(self) -> int:
         return max(int(lib.sock_error(self._handle, self._id)), 0)
+
+    def unread(self) -> int:
+        queues = ffi.new("uint64_t[3]")
+        lib.sock_queues(self._handle, self._id, queues, queues + 1, queues + 2)
+        return int(queues[0])
 
     def shutdown(self) -> None:
         check(lib.sock_shutdown(self._handle, self._id))
@@ -241,6 +257,20 @@ class Relay:
     def carried(self) -> tuple[int, int]:
         """Bytes from near to far, and from far to near."""
         return self._from_near.carried, self._from_far.carried
+
+    @property
+    def lingering(self) -> bool:
+        """Whether near has sent what far has not got yet."""
+        return bool(self._from_near.pending) or (not self._from_near.ended and self._near.unread() > 0)
+
+    def close(self) -> None:
+        """Near's side goes down. If it had ended its stream, far still gets all of it; otherwise both are reset."""
+        if self._from_near.finished and not self._closed:
+            self._closed = True
+            self._near.abort()
+            self._far.close()
+            self._on_close(self)
+        self.abort()
 
     def abort(self) -> None:
         """Reset both ends."""

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -256,6 +257,34 @@ async def main():
 asyncio.run(main())
 """)
     assert libos("run", app).stdout.startswith("WorldError the machine's network belongs to the loop of another thread")
+
+
+def test_without_io_uring_it_waits_in_epoll_and_says_so_once(script: Callable[[str], Path]) -> None:
+    """io_uring_setup denied by seccomp(2), as containers do."""
+
+    def deny() -> None:
+        import ctypes
+
+        load_number, is_setup, allow, refuse = (
+            (0x20, 0, 0, 0),
+            (0x15, 0, 1, 425),
+            (6, 0, 0, 0x7FFF0000),
+            (6, 0, 0, 0x50001),
+        )
+        program = b"".join(struct.pack("=HBBI", *each) for each in (load_number, is_setup, refuse, allow))
+        code = ctypes.create_string_buffer(program)
+        header = ctypes.create_string_buffer(struct.pack("HL", 4, ctypes.addressof(code)))
+        libc = ctypes.CDLL(None)
+        if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, header):  # NO_NEW_PRIVS; SECCOMP, MODE_FILTER
+            os._exit(77)
+
+    command = [*LIBOS, "run", script("print('served')")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, preexec_fn=deny)
+    if done.returncode == 77:
+        pytest.skip("no seccomp here")
+    assert done.stdout == "served\n"
+    assert done.stderr.count("io_uring_setup is not permitted") == 1
+    assert "world user on epoll" in done.stderr
 
 
 # --- how it ends -------------------------------------------------------------------------------------------------

@@ -316,6 +316,34 @@ def test_a_published_port_leads_wherever_the_program_listens(listen: str | None,
             assert client.recv(9) == b""
 
 
+def test_what_was_written_arrives_though_the_program_has_ended(new_machine: NewMachine) -> None:
+    """The last bytes are in the gateway, or in the host's socket, when the machine goes down."""
+    machine = new_machine()
+    size = 8 << 20
+    received: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+
+        def receive() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                while data := connection.recv(16384):
+                    received.append(len(data))
+
+        async def main() -> None:
+            _, writer = await asyncio.open_connection("10.0.2.2", listener.getsockname()[1])
+            writer.write(bytes(size))
+            writer.close()
+            await writer.wait_closed()
+
+        thread = threading.Thread(target=receive)
+        thread.start()
+        machine.run(main())
+        machine.close()
+        thread.join(10)
+    assert sum(received) == size
+
+
 def test_the_same_seed_makes_the_same_machine() -> None:
     machines = [Machine(configure(seed=7)) for _ in range(2)]
     draws = [machine.rng.bits(64) for machine in machines]
