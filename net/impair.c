@@ -134,19 +134,25 @@ static void impair_deliver(struct link *inner, struct pbuf *p, uint64_t now)
     pass(m, &m->in, p, now);
 }
 
-static uint64_t impair_run(struct link *l, uint64_t now)
+static void impair_run(struct link *l, uint64_t now)
 {
     struct impair *m = (struct impair *)l;
-    uint64_t next = m->w.inner->ops->run(m->w.inner, now);
+    m->w.inner->ops->run(m->w.inner, now);
     while (m->out.count && m->out.heap[0].due <= now)
         link_xmit(m->w.inner, release(&m->out), now);
     while (m->in.count && m->in.heap[0].due <= now)
         link_deliver(l, release(&m->in), now);
-    if (m->out.count && m->out.heap[0].due < next)
-        next = m->out.heap[0].due;
-    if (m->in.count && m->in.heap[0].due < next)
-        next = m->in.heap[0].due;
-    return next;
+}
+
+static uint64_t impair_due(const struct link *l)
+{
+    const struct impair *m = (const struct impair *)l;
+    uint64_t due = m->w.inner->ops->due(m->w.inner);
+    if (m->out.count && m->out.heap[0].due < due)
+        due = m->out.heap[0].due;
+    if (m->in.count && m->in.heap[0].due < due)
+        due = m->in.heap[0].due;
+    return due;
 }
 
 static int impair_start(struct link *l)
@@ -169,7 +175,7 @@ static void impair_free(struct link *l)
     free(m);
 }
 
-static const struct link_ops impair_ops = {impair_xmit, impair_run, impair_start, impair_free};
+static const struct link_ops impair_ops = {impair_xmit, impair_run, impair_due, impair_start, impair_free};
 
 int link_new_impair(struct link **out, struct link *inner, const struct impairment *how)
 {

@@ -18,8 +18,10 @@
 struct link_ops {
     /* Takes p, one frame. */
     void (*xmit)(struct link *l, struct pbuf *p, uint64_t now);
-    /* What became due: held frames, queues that had been full. Returns when it must run again, or REACTOR_NEVER. */
-    uint64_t (*run)(struct link *l, uint64_t now);
+    /* What became due: held frames, queues that had been full. */
+    void (*run)(struct link *l, uint64_t now);
+    /* When it must run again at the latest, or REACTOR_NEVER. Asked after everything that a run of the stack sends. */
+    uint64_t (*due)(const struct link *l);
     /* The link has got its stack (pool, deliver): receiving may begin. 0 or -errno. */
     int (*start)(struct link *l);
     /* Stop; the frames it holds and the link itself are freed. */
@@ -43,6 +45,7 @@ static inline void link_init(struct link *l, const struct link_ops *ops, unsigne
     for (int i = 0; i < 6; i++)
         l->mac[i] = mac[i];
 }
+uint64_t link_never_due(const struct link *l); /* for ops->due of a link that holds nothing */
 /* Room that a received frame needs at most. */
 static inline uint32_t link_frame_max(const struct link *l)
 {

@@ -26,11 +26,10 @@ static void manual_xmit(struct link *l, struct pbuf *p, uint64_t now)
     queue_push(&m->out, p);
 }
 
-static uint64_t manual_run(struct link *l, uint64_t now)
+static void manual_run(struct link *l, uint64_t now)
 {
     (void)l;
     (void)now;
-    return REACTOR_NEVER;
 }
 
 static int manual_start(struct link *l)
@@ -47,7 +46,7 @@ static void manual_free(struct link *l)
     free(m);
 }
 
-static const struct link_ops manual_ops = {manual_xmit, manual_run, manual_start, manual_free};
+static const struct link_ops manual_ops = {manual_xmit, manual_run, link_never_due, manual_start, manual_free};
 
 int link_new_manual(struct link **out, unsigned mtu, unsigned caps, const uint8_t *mac, unsigned queue)
 {

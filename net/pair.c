@@ -39,14 +39,15 @@ static void end_xmit(struct link *l, struct pbuf *p, uint64_t now)
         to->link.poller->kicked = 1;
 }
 
-static uint64_t end_run(struct link *l, uint64_t now)
+static void end_run(struct link *l, uint64_t now)
 {
     struct end *e = (struct end *)l;
     /* Only what is here now: what the deliveries provoke has its turn in the next run. */
     for (uint32_t n = e->in.count; n; n--)
         link_deliver(l, queue_pop(&e->in), now);
-    return e->in.count ? now : REACTOR_NEVER;
 }
+
+static uint64_t end_due(const struct link *l) { return ((const struct end *)l)->in.count ? 0 : REACTOR_NEVER; }
 
 static int end_start(struct link *l)
 {
@@ -64,7 +65,7 @@ static void end_free(struct link *l)
     free(e);
 }
 
-static const struct link_ops end_ops = {end_xmit, end_run, end_start, end_free};
+static const struct link_ops end_ops = {end_xmit, end_run, end_due, end_start, end_free};
 
 int link_new_pair(struct link **a, struct link **b, unsigned mtu, unsigned caps, const uint8_t *mac_a,
                   const uint8_t *mac_b, unsigned queue)

@@ -12,6 +12,7 @@
 
 #define BUFFER_BYTES (1 << 20)
 #define RECORD_HEADER 16
+#define FLUSH_AFTER 100000000 /* ns: who reads along should not wait for traffic */
 
 struct pcap {
     struct wrapper w; /* first */
@@ -19,6 +20,7 @@ struct pcap {
     uint64_t epoch_offset; /* what makes a link's time a time of day */
     unsigned snaplen;
     size_t used;
+    uint64_t oldest; /* when the first record in the buffer was made */
     uint8_t buffer[BUFFER_BYTES];
 };
 
@@ -49,6 +51,8 @@ static void record(struct pcap *c, const struct pbuf *p, uint64_t now)
         return;
     }
     uint8_t *h = c->buffer + c->used;
+    if (!c->used)
+        c->oldest = now;
     uint64_t wall = now + c->epoch_offset;
     put_host32(h, (uint32_t)(wall / 1000000000));
     put_host32(h + 4, (uint32_t)(wall % 1000000000));
@@ -72,13 +76,19 @@ static void pcap_deliver(struct link *inner, struct pbuf *p, uint64_t now)
     link_deliver(&c->w.link, p, now);
 }
 
-static uint64_t pcap_run(struct link *l, uint64_t now)
+static void pcap_run(struct link *l, uint64_t now)
 {
     struct pcap *c = (struct pcap *)l;
-    uint64_t next = c->w.inner->ops->run(c->w.inner, now);
+    c->w.inner->ops->run(c->w.inner, now);
     if (c->used)
         flush(c);
-    return next;
+}
+
+static uint64_t pcap_due(const struct link *l)
+{
+    const struct pcap *c = (const struct pcap *)l;
+    uint64_t due = c->w.inner->ops->due(c->w.inner), flush_due = c->used ? c->oldest + FLUSH_AFTER : REACTOR_NEVER;
+    return due < flush_due ? due : flush_due;
 }
 
 static int pcap_start(struct link *l)
@@ -96,7 +106,7 @@ static void pcap_free(struct link *l)
     free(c);
 }
 
-static const struct link_ops pcap_ops = {pcap_xmit, pcap_run, pcap_start, pcap_free};
+static const struct link_ops pcap_ops = {pcap_xmit, pcap_run, pcap_due, pcap_start, pcap_free};
 
 int link_new_pcap(struct link **out, struct link *inner, int fd, uint64_t epoch_offset, unsigned snaplen)
 {

@@ -82,22 +82,23 @@ struct poller *stack_poller(struct stack *s) { return &s->poller; }
 
 uint64_t stack_run(struct stack *s, uint64_t now)
 {
-    uint64_t next = REACTOR_NEVER;
     s->now = now;
     /* Links first: what they hold may acknowledge what a timer would send again. */
+    for (unsigned i = 0; i < s->nnetifs; i++)
+        s->netifs[i].link->ops->run(s->netifs[i].link, now);
+    timer_run(&s->timers, s, now);
+    sock_output_dirty(s);
+
+    /* Asked last, for what was sent has set timers and filled links. Still dirty: no buffers; again soon. */
+    uint64_t next = s->dirty.head ? now + MSEC : REACTOR_NEVER;
+    if (s->timers.count && s->timers.heap[0]->due < next)
+        next = s->timers.heap[0]->due;
     for (unsigned i = 0; i < s->nnetifs; i++) {
-        uint64_t due = s->netifs[i].link->ops->run(s->netifs[i].link, now);
+        uint64_t due = s->netifs[i].link->ops->due(s->netifs[i].link);
         if (due < next)
             next = due;
     }
-    uint64_t due = timer_run(&s->timers, s, now);
-    sock_output_dirty(s);
-    if (s->dirty.head && now + MSEC < next) /* no buffers: again soon */
-        next = now + MSEC;
-    /* What was sent may have set timers anew. */
-    if (s->timers.count)
-        due = s->timers.heap[0]->due;
-    return due < next ? due : next;
+    return next;
 }
 
 int stack_events(struct stack *s, uint64_t *events, unsigned max)

@@ -22,6 +22,7 @@
 #define COPY_BELOW 2048
 #define RX_DEPTH 64
 #define TX_QUEUE 4096
+#define RETRY_AFTER 1000000 /* ns */
 
 struct tap {
     struct link link; /* first */
@@ -29,6 +30,7 @@ struct tap {
     struct reactor *reactor;
     struct pbuf *spare; /* a receive buffer that came back empty */
     struct pbuf_queue out;
+    uint64_t retry; /* when to try again to send them */
 };
 
 static struct tap *tap_of(struct channel *c) { return (struct tap *)((char *)c - offsetof(struct tap, channel)); }
@@ -163,12 +165,18 @@ static void tap_xmit(struct link *l, struct pbuf *p, uint64_t now)
         send_queued(t);
 }
 
-static uint64_t tap_run(struct link *l, uint64_t now)
+static void tap_run(struct link *l, uint64_t now)
 {
     struct tap *t = (struct tap *)l;
     send_queued(t);
-    /* Completions wake the reactor, and with it this; the deadline is for a descriptor that stays full. */
-    return t->out.head ? now + 1000000 : REACTOR_NEVER;
+    t->retry = now + RETRY_AFTER;
+}
+
+/* Completions wake the reactor, and with it tap_run(); this is for a descriptor that stays full. */
+static uint64_t tap_due(const struct link *l)
+{
+    const struct tap *t = (const struct tap *)l;
+    return t->out.head ? t->retry : REACTOR_NEVER;
 }
 
 static int tap_start(struct link *l)
@@ -190,7 +198,7 @@ static void tap_free(struct link *l)
     free(t);
 }
 
-static const struct link_ops tap_ops = {tap_xmit, tap_run, tap_start, tap_free};
+static const struct link_ops tap_ops = {tap_xmit, tap_run, tap_due, tap_start, tap_free};
 
 int link_new_tap(struct link **out, struct reactor *r, int fd, unsigned mtu, unsigned caps, const uint8_t *mac)
 {

@@ -70,12 +70,11 @@ void timer_cancel(struct timer_heap *h, struct timer *t)
         down(h, i, last);
 }
 
-uint64_t timer_run(struct timer_heap *h, void *stack, uint64_t now)
+void timer_run(struct timer_heap *h, void *stack, uint64_t now)
 {
     while (h->count && h->heap[0]->due <= now) {
         struct timer *t = h->heap[0];
         timer_cancel(h, t);
         t->fire(t, stack, now);
     }
-    return h->count ? h->heap[0]->due : UINT64_MAX;
 }

@@ -31,7 +31,7 @@ int timer_reserve(struct timer_heap *h, uint32_t timers);
 /* Fire at `due` at the latest: an earlier setting stays. */
 void timer_at(struct timer_heap *h, struct timer *t, uint64_t due);
 void timer_cancel(struct timer_heap *h, struct timer *t);
-/* Fires all that is due; returns the next deadline or UINT64_MAX. */
-uint64_t timer_run(struct timer_heap *h, void *stack, uint64_t now);
+/* Fires all that is due. */
+void timer_run(struct timer_heap *h, void *stack, uint64_t now);
 
 #endif
