@@ -76,7 +76,8 @@ def test_the_pieces_of_a_frame_are_one(reactor: Reactor, new_probe: NewProbe, wi
 
 def test_frames_come_whole_and_in_order(reactor: Reactor, new_probe: NewProbe, wire: Wire) -> None:
     probe = new_probe(wire[0].fileno(), depth=8)
-    sent, got = 0, []
+    sent = 0
+    got: list[int] = []
     for burst in (1, 5, 8, 9, 100, 1, 30):
         for _ in range(burst):
             wire[1].send(str(sent).encode())
