@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
@@ -57,6 +59,16 @@ def reactor(request: pytest.FixtureRequest) -> Iterator[Reactor]:
         module.lib.probe_without_multishot(cast(module.ffi, reactor))
     yield reactor
     reactor.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def uvloops_own_descriptors() -> None:
+    """uvloop opens a pipe for the whole process when its first loop runs."""
+    with (
+        contextlib.suppress(ImportError),
+        contextlib.closing(importlib.import_module("uvloop").new_event_loop()) as loop,
+    ):
+        loop.run_until_complete(asyncio.sleep(0))
 
 
 @pytest.fixture(params=["libos-io_uring", "libos-epoll", "asyncio", "uvloop"])

@@ -60,7 +60,7 @@ def test_output_and_waiting_are_one(reactor: Reactor, new_probe: NewProbe, wire:
         probe.send_in_run(3)
         reactor.turn(MS)
         assert drain(wire[1]) == [b"x"] * 3
-    assert reactor.statistics()["blocked"] - before == 10
+    assert reactor.statistics()["blocked"] - before <= 10
     assert probe.counts.sent >= 27
 
 

@@ -319,3 +319,47 @@ def test_a_descriptor_replaced_within_a_turn_is_not_mistaken(reactor: Reactor, n
     loop.remove_reader(first)
     os.close(first)
     loop.close()
+
+
+def test_a_sink_may_set_timers_while_the_loop_stays_in_the_reactor(reactor: Reactor, new_probe: Any) -> None:
+    loop = Loop(reactor)
+    probe = new_probe()
+    late = loop.call_later(1000, print)
+
+    def sink(mask: int) -> None:
+        for _ in range(1000):
+            loop.call_later(2000, print).cancel()
+        loop.call_later(0.001, loop.stop)
+
+    reactor.sinks[probe.base] = sink
+    probe.raise_events(1)
+    loop.run_forever()
+    assert not late.cancelled()
+    late.cancel()
+    loop.close()
+
+
+def test_cancelled_timers_do_not_pile_up(reactor: Reactor, new_probe: Any) -> None:
+    """As when each piece of data sets the idle timeout anew: the first timer stays the first."""
+    loop = Loop(reactor)
+    probe = new_probe()
+    late = loop.call_later(1000, print)
+    calls = 0
+
+    def sink(mask: int) -> None:
+        nonlocal calls
+        calls += 1
+        loop.call_later(2000, print).cancel()
+        assert len(loop._scheduled) < 500  # type: ignore[attr-defined]
+        if calls == 3000:
+            loop.stop()
+        else:
+            reactor.sinks[probe.base | calls] = sink
+            probe.raise_events(1)
+
+    reactor.sinks[probe.base] = sink
+    probe.raise_events(1)
+    loop.run_forever()
+    assert calls == 3000
+    late.cancel()
+    loop.close()
