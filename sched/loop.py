@@ -54,9 +54,10 @@ class Loop(asyncio.SelectorEventLoop):
         turn, host, ready, timers = self.reactor.turn, self._waiter.ready, self._ready, self._scheduled  # type: ignore[attr-defined]
         end = NEVER if timeout == NEVER else self._clock_ns() + timeout
         first = timers[0] if timers else None
+        most = len(timers) + 100  # cancelled timers pile up until an iteration clears them away
         while True:
             turn(timeout)
-            if host or ready or self._stopping or (timers[0] if timers else None) is not first:  # type: ignore[attr-defined]
+            if host or ready or len(timers) > most or (timers[0] if timers else None) is not first or self._stopping:  # type: ignore[attr-defined]
                 return
             if end != NEVER and (timeout := end - self._clock_ns()) <= 0:
                 return

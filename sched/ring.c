@@ -65,6 +65,7 @@ int ring_start(struct ring_reactor *rr)
         return rc;
     rr->alive = true;
     rr->set_armed = false;
+    rr->queued = 0;
 
     struct {
         struct io_uring_probe probe;
@@ -107,6 +108,7 @@ struct io_uring_sqe *ring_sqe(struct ring_reactor *rr, const void *subject, unsi
     if (!sqe) {
         if (rr->disabled || rr->submit_and_get_events(rr->ring) < 0)
             return NULL;
+        rr->queued = 0;
         sqe = rr->get_sqe(rr->ring);
         if (!sqe)
             return NULL;
@@ -167,7 +169,10 @@ int ring_enter(struct ring_reactor *rr, uint64_t ns, unsigned count)
     } else if (rr->sq_ready(rr->ring)) {
         rc = rr->submit_and_get_events(rr->ring);
     }
-    if (reap(rr) && rr->writing && rc >= 0)
+    if (rr->sq_ready(rr->ring) == 0)
+        rr->queued = 0;
+    /* All submitted and all reaped: the writes left are those that were queued while reaping, or late. */
+    if (reap(rr) && rr->writing > rr->queued)
         rr->late_writes = true;
     return rc == -ETIME || rc == -EAGAIN || rc == -EBUSY ? 0 : rc;
 }

@@ -55,7 +55,8 @@ struct ring_reactor {
     bool set_armed;    /* a poll of the watch set is under way */
     bool set_fired;
     bool woken;        /* something other than a write has completed */
-    unsigned writing;  /* writes without a completion */
+    unsigned writing;  /* writes without a completion, */
+    unsigned queued;   /* and how many of them are not submitted either, at most */
     uint64_t now;
     uint64_t free_files;
     struct ring_channel *channels;

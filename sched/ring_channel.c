@@ -157,6 +157,7 @@ int ring_channel_send(struct channel *c, const struct iovec *iov, unsigned n, vo
     sqe->len = n == 1 ? (uint32_t)iov->iov_len : n;
     ch->writing++;
     ch->rr->writing++;
+    ch->rr->queued++;
     return 0;
 }
 

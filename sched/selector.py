@@ -8,7 +8,7 @@ called inside :meth:`ReactorSelector.select`, before it returns.
 from __future__ import annotations
 
 import selectors
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from libos.sched.reactor import EV_READ, EV_WRITE, NEVER, Reactor
@@ -33,6 +33,7 @@ class ReactorSelector(selectors.BaseSelector):
         self._reactor = reactor
         self._own_reactor = own_reactor
         self._keys: dict[int, selectors.SelectorKey] = {}
+        self._map = _Map(self)
         self.ready: list[tuple[selectors.SelectorKey, int]] = []
         self.wait: Callable[[int], None] = reactor.turn
 
@@ -70,8 +71,8 @@ class ReactorSelector(selectors.BaseSelector):
         keys = self._keys
         return [event for event in ready if keys.get(event[0].fd) is event[0]]
 
-    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        return self._keys
+    def get_map(self) -> Mapping[FileDescriptorLike, selectors.SelectorKey]:
+        return self._map
 
     def get_key(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
         try:
@@ -90,6 +91,22 @@ class ReactorSelector(selectors.BaseSelector):
         self.ready.clear()
         if self._own_reactor:
             self._reactor.close()
+
+
+class _Map(Mapping["FileDescriptorLike", selectors.SelectorKey]):
+    """Keys by file object or descriptor, as asyncio looks them up from Python 3.13 on."""
+
+    def __init__(self, selector: ReactorSelector) -> None:
+        self._selector = selector
+
+    def __getitem__(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
+        return self._selector.get_key(fileobj)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._selector._keys)
+
+    def __len__(self) -> int:
+        return len(self._selector._keys)
 
 
 def _fileno(fileobj: FileDescriptorLike) -> int:

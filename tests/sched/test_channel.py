@@ -52,6 +52,18 @@ def test_a_frame_has_left_when_the_turn_is_over(reactor: Reactor, new_probe: New
     assert (probe.counts.sent, probe.counts.unanswered) == (3, 0)
 
 
+def test_output_and_waiting_are_one(reactor: Reactor, new_probe: NewProbe, wire: Wire) -> None:
+    probe = new_probe(wire[0].fileno())
+    reactor.turn(MS)
+    before = reactor.statistics()["blocked"]
+    for _ in range(10):
+        probe.send_in_run(3)
+        reactor.turn(MS)
+        assert drain(wire[1]) == [b"x"] * 3
+    assert reactor.statistics()["blocked"] - before <= 10
+    assert probe.counts.sent >= 27
+
+
 @pytest.mark.parametrize("pieces", [1, 2, 36])
 def test_the_pieces_of_a_frame_are_one(reactor: Reactor, new_probe: NewProbe, wire: Wire, pieces: int) -> None:
     probe = new_probe(wire[0].fileno())
@@ -64,7 +76,8 @@ def test_the_pieces_of_a_frame_are_one(reactor: Reactor, new_probe: NewProbe, wi
 
 def test_frames_come_whole_and_in_order(reactor: Reactor, new_probe: NewProbe, wire: Wire) -> None:
     probe = new_probe(wire[0].fileno(), depth=8)
-    sent, got = 0, []
+    sent = 0
+    got: list[int] = []
     for burst in (1, 5, 8, 9, 100, 1, 30):
         for _ in range(burst):
             wire[1].send(str(sent).encode())

@@ -28,8 +28,8 @@ class Sink(list[int]):
 
 
 def lasts(reactor: Reactor, timeout: int) -> bool:
-    """Whether a turn takes that long: in a few tries: the end of an earlier ring interrupts a wait as signals do."""
-    for _ in range(5):
+    """Whether a turn takes that long: in some of many tries, for earlier rings interrupt it when they end."""
+    for _ in range(50):
         before = reactor.now()
         reactor.turn(timeout)
         if reactor.now() - before >= timeout:
