@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 60
 SANITIZE := -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
 .NOTPARALLEL:
-.PHONY: run test lint asan fuzz bench doctor clean help
+.PHONY: run test soak lint asan fuzz bench doctor clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -22,6 +22,9 @@ run: $(VENV)/examples $(VENV)/native ## boot examples/hello_http.py; Ctrl-C ends
 
 test: $(VENV)/test $(VENV)/native ## all tests (PYTEST_ARGS: more for pytest)
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+soak: $(VENV)/test $(VENV)/native ## the long tests (root): gigabytes, bad wires, wrk
+	$(BIN)/pytest -m soak $(PYTEST_ARGS)
 
 lint: $(VENV)/dev $(VENV)/native ## ruff and mypy
 	$(BIN)/ruff check .
