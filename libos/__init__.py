@@ -3,7 +3,7 @@
 The names that a program needs, loaded when they are first used (``import libos`` alone costs nothing):
 
 - ``run(main, *, net="host", debug=None, **settings)``, ``new_event_loop(net)``, ``EventLoopPolicy``, ``install()``: a
-  faster asyncio loop, or asyncio on a TCP/IP of its own. uvloop's names, plus ``net``.
+  asyncio loop on io_uring, or asyncio on a TCP/IP of its own. uvloop's names, plus ``net``.
 - ``Machine``, ``MachineConfig``, ``configure``: a machine to hold in one's hands.
 - ``LibosError``, ``ConfigError``, ``HostError``, ``WorldError``: what goes wrong, by whose fault it is.
 """

@@ -1,6 +1,6 @@
 """libos as an event loop policy: uvloop's names, with the world as an argument.
 
-``net`` is ``"host"`` (the kernel's sockets: a faster loop and nothing else), another world by name, or a
+``net`` is ``"host"`` (the kernel's sockets, on io_uring or epoll), another world by name, or a
 :class:`~libos.machine.Machine` that exists already. A machine that was made here for a loop goes when that loop is
 closed.
 
