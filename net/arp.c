@@ -39,7 +39,7 @@ void arp_input(struct netif *nif, struct pbuf *p)
     struct stack *s = nif->stack;
     const uint8_t *a = pbuf_data(p);
     if (p->len < ARP_LEN || get16(a + ARP_HTYPE) != 1 || get16(a + ARP_PTYPE) != ETHERTYPE_IP4 || a[ARP_HLEN] != 6 ||
-        a[ARP_PLEN] != 4) {
+        a[ARP_PLEN] != 4 || a[ARP_SHA] & 1) { /* a group is nobody's address; an answer to it would go to everybody */
         count(s, C_ArpInErrors);
         pbuf_free(&s->pool, p);
         return;
