@@ -19,6 +19,8 @@ void ether_input(struct link *l, struct pbuf *p, uint64_t now)
         pbuf_free(&s->pool, p);
         return;
     }
+    if (group)
+        p->flags |= PBUF_GROUP;
     pbuf_pull(p, ETH_HLEN);
     switch (get16(eth + ETH_TYPE)) {
     case ETHERTYPE_IP4:

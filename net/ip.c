@@ -24,6 +24,8 @@ static bool accepts(const struct netif *nif, struct ip_meta *m)
         return false; /* RFC 1122 3.2.1.3(g): never on a wire */
     if (addr_is_multicast(&m->src) || addr_is_broadcast(&m->src))
         return false;
+    if (!from_loopback && stack_is_local(s, &m->src)) /* we did not send that; the answer would come to us, for ever */
+        return false;
     if (addr_is_multicast(&m->dst) || addr_is_broadcast(&m->dst)) {
         m->to_group = true;
         return true;
@@ -95,7 +97,7 @@ void ip4_input(struct netif *nif, struct pbuf *p)
         return;
     }
     struct ip_meta m = {.nif = nif, .src = addr_from4(ip + IP4_SRC), .dst = addr_from4(ip + IP4_DST),
-                        .ip_off = p->off, .proto = ip[IP4_PROTO]};
+                        .ip_off = p->off, .proto = ip[IP4_PROTO], .to_group = p->flags & PBUF_GROUP};
     if (!accepts(nif, &m)) {
         drop(s, p, C_IpInAddrErrors);
         return;
@@ -107,6 +109,16 @@ void ip4_input(struct netif *nif, struct pbuf *p)
     p->len = total; /* what Ethernet padded is not ours */
     pbuf_pull(p, hlen);
     deliver(nif, p, &m);
+}
+
+/* RFC 8200 4.2: an option that is not known says in its first two bits what is to be done with it: skip it, or drop the
+ * packet (and say so to its sender, which we leave out). We know the padding alone. */
+static bool ip6_options_ok(const uint8_t *o, uint32_t len)
+{
+    for (uint32_t i = 0; i < len; i += o[i] == IP6_OPT_PAD1 ? 1 : 2u + o[i + 1])
+        if (o[i] != IP6_OPT_PAD1 && (o[i] >> 6 || len - i < 2 || o[i + 1] > len - i - 2))
+            return false;
+    return true;
 }
 
 /* Walks the extension headers. Returns the transport header's offset from the IPv6 header, or 0: drop, for *why. */
@@ -137,7 +149,8 @@ static uint32_t ip6_transport(const uint8_t *ip, uint32_t len, struct ip_meta *m
         default:
             return at;
         }
-        if (len - at < 8 || (ip[at + 1] + 1u) * 8 > len - at) {
+        if (len - at < 8 || (ip[at + 1] + 1u) * 8 > len - at ||
+            (m->proto != PROTO_ROUTING && !ip6_options_ok(ip + at + 2, (ip[at + 1] + 1u) * 8 - 2))) {
             *why = C_Ip6InHdrErrors;
             return 0;
         }
@@ -158,7 +171,8 @@ void ip6_input(struct netif *nif, struct pbuf *p)
         drop(s, p, C_Ip6InHdrErrors);
         return;
     }
-    struct ip_meta m = {.nif = nif, .src = addr_from(ip + IP6_SRC), .dst = addr_from(ip + IP6_DST), .ip_off = p->off};
+    struct ip_meta m = {.nif = nif, .src = addr_from(ip + IP6_SRC), .dst = addr_from(ip + IP6_DST), .ip_off = p->off,
+                        .to_group = p->flags & PBUF_GROUP};
     /* A v4-mapped address on the wire would pass for IPv4 inside (RFC 6890: not for use on a network). */
     if (addr_is4(&m.src) || addr_is4(&m.dst) || !accepts(nif, &m)) {
         drop(s, p, C_Ip6InAddrErrors);

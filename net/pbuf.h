@@ -18,6 +18,7 @@
 #define PBUF_HEADROOM 64 /* kept free in front of a frame: a link's own header, and alignment */
 
 #define PBUF_CSUM_OK 1      /* received: the transport checksum was verified, or never left this host */
+#define PBUF_GROUP 4        /* received: the frame was for a group of hosts */
 #define PBUF_CSUM_PARTIAL 2 /* to send: the pseudo-header's sum is in the field at csum_start + csum_offset */
 
 struct pbuf {

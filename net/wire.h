@@ -67,6 +67,7 @@ static inline void put32(uint8_t *p, uint32_t v)
 #define IP6_DST 24
 #define IP6_HLEN 40
 #define IP6_MIN_MTU 1280
+#define IP6_OPT_PAD1 0
 
 #define PROTO_HOPOPTS 0
 #define PROTO_ICMP 1
