@@ -213,7 +213,7 @@ int tcp_connect(struct stack *s, struct tcp *t, const struct addr *addr, unsigne
         return -EADDRINUSE;
     }
     k->rport = (uint16_t)port;
-    t->ts_ok = true; /* offered; the answer decides */
+    t->ws_ok = t->ts_ok = true; /* offered; the answer decides */
     tcp_start(s, t);
     tcp_on(s, t, ON_CONNECT);
     count(s, C_TcpActiveOpens);

@@ -76,7 +76,7 @@ struct tcp {
     uint64_t due[TCP_TIMERS]; /* 0: off */
     uint8_t state;
     uint8_t shift_out, shift_in; /* window scales (RFC 7323 2) */
-    bool ts_ok;                  /* timestamps agreed on */
+    bool ws_ok, ts_ok;           /* window scales, timestamps: offered by us; then, agreed on */
     bool nodelay, keepalive;
     bool held; /* a LISTEN_DEFER child whose SYN is not answered yet */
     uint16_t mss;      /* payload bytes of a full segment to send, options taken off */

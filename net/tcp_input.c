@@ -90,7 +90,8 @@ void tcp_take_syn(struct tcp *t, const struct segment *g)
     if (g->has_ts) {
         t->ts_recent = g->tsval;
     }
-    if (g->wscale >= 0)
+    t->ws_ok = g->wscale >= 0;
+    if (t->ws_ok)
         t->shift_out = (uint8_t)g->wscale;
     else
         t->shift_in = 0; /* both or none (RFC 7323 2.2) */

@@ -156,7 +156,7 @@ static uint32_t put_options(const struct tcp *t, uint8_t *o, const struct plan *
         at[1] = 4;
         put16(at + 2, mss < 65535 ? mss : 65535);
         at += 4;
-        if (!(plan->flags & TH_ACK) || t->shift_in) { /* in an answer only if it was offered (RFC 7323 2.2) */
+        if (t->ws_ok) { /* in an answer only if it was offered (RFC 7323 2.2); a scale of 0 is an answer, too */
             const uint8_t wscale[4] = {TCPOPT_NOP, TCPOPT_WSCALE, 3, t->shift_in};
             memcpy(at, wscale, 4);
             at += 4;
