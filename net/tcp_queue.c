@@ -139,6 +139,15 @@ static void ooo_drop(struct stack *s, struct tcp *t, struct pbuf *p)
     pbuf_free(&s->pool, p);
 }
 
+static void ooo_clear(struct stack *s, struct tcp *t)
+{
+    while (t->ooo) {
+        struct pbuf *p = t->ooo;
+        t->ooo = p->next;
+        ooo_drop(s, t, p);
+    }
+}
+
 /* Keep p, that is ahead of rcv_nxt, sorted and free of overlap: what is there already wins, p is cut. */
 static void ooo_insert(struct stack *s, struct tcp *t, struct pbuf *p)
 {
@@ -224,8 +233,11 @@ bool tcp_in_insert(struct stack *s, struct tcp *t, const struct segment *g)
         else
             pbuf_free(&s->pool, q);
     }
-    if (fin)
+    if (fin) {
         t->rcv_nxt = seq_add(t->rcv_nxt, 1);
+        t->rcv_adv = seq_max(t->rcv_adv, t->rcv_nxt); /* a FIN fits into a full window */
+        ooo_clear(s, t);                              /* there is nothing behind it */
+    }
     return fin;
 }
 
@@ -255,11 +267,7 @@ void tcp_queues_clear(struct stack *s, struct tcp *t)
 void tcp_queues_cut(struct stack *s, struct tcp *t)
 {
     queue_clear(&s->pool, &t->out);
-    while (t->ooo) {
-        struct pbuf *p = t->ooo;
-        t->ooo = p->next;
-        ooo_drop(s, t, p);
-    }
+    ooo_clear(s, t);
     pbuf_free(&s->pool, t->syn);
     t->syn = NULL;
     t->out_bytes = 0;
