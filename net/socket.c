@@ -143,7 +143,7 @@ int sock_shutdown(struct stack *s, int64_t id)
     struct tcp *t = tcp_of(k);
     if (t->fin_wanted)
         return 0;
-    if (!tcp_on(s, t, ON_CLOSE))
+    if (t->state != SYN_RECV && !tcp_on(s, t, ON_CLOSE))
         return -ENOTCONN;
     t->fin_wanted = true;
     sock_mark_dirty(s, k);
@@ -311,7 +311,7 @@ int stack_lingering(struct stack *s)
         if (!k || !k->orphan || k->type != SOCK_STREAM)
             continue;
         unsigned state = tcp_of(k)->state;
-        n += state == FIN_WAIT1 || state == CLOSING || state == LAST_ACK;
+        n += state == FIN_WAIT1 || state == CLOSING || state == LAST_ACK || state == SYN_RECV;
     }
     return n;
 }

@@ -16,11 +16,8 @@ static const uint8_t next[TCP_EVENTS][TCP_STATES] = {
     [ON_LISTEN] = {[CLOSED] = LISTEN},
     [ON_SYN] = {[CLOSED] = SYN_RECV, [SYN_SENT] = SYN_RECV},
     [ON_SYN_ACKED] = {[SYN_SENT] = ESTABLISHED, [SYN_RECV] = ESTABLISHED},
-    [ON_CLOSE] = {[SYN_RECV] = FIN_WAIT1, [ESTABLISHED] = FIN_WAIT1, [CLOSE_WAIT] = LAST_ACK},
-    [ON_FIN] = {[SYN_RECV] = CLOSE_WAIT,
-                [ESTABLISHED] = CLOSE_WAIT,
-                [FIN_WAIT1] = CLOSING,
-                [FIN_WAIT2] = TIME_WAIT},
+    [ON_CLOSE] = {[ESTABLISHED] = FIN_WAIT1, [CLOSE_WAIT] = LAST_ACK},
+    [ON_FIN] = {[ESTABLISHED] = CLOSE_WAIT, [FIN_WAIT1] = CLOSING, [FIN_WAIT2] = TIME_WAIT},
     [ON_FIN_ACKED] = {[FIN_WAIT1] = FIN_WAIT2, [CLOSING] = TIME_WAIT, [LAST_ACK] = CLOSED},
     [ON_END] = {[ESTABLISHED] = CLOSED,
                 [SYN_SENT] = CLOSED,
@@ -233,12 +230,12 @@ void tcp_close(struct stack *s, struct tcp *t)
     case SYN_SENT:
         tcp_end(s, t, 0);
         break;
-    case SYN_RECV: /* accepted while held; never answered */
-        if (t->held) {
+    case SYN_RECV:
+        if (t->held) /* accepted, and never answered */
             tcp_end(s, t, 0);
-            break;
-        }
-        /* fall through */
+        else
+            t->fin_wanted = true; /* once its SYN is acknowledged: see established() */
+        break;
     case ESTABLISHED:
     case CLOSE_WAIT:
         if (t->in.head) { /* RFC 2525 2.17, RFC 9293 3.6.1: what it sent is thrown away, it should know */

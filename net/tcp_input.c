@@ -122,6 +122,8 @@ static void established(struct stack *s, struct tcp *t)
     tcp_timer_stop(t, T_REXMT);
     tcp_child_established(s, t);
     tcp_keepalive_restart(s, t);
+    if (t->fin_wanted) /* closed meanwhile (3.10.4, SYN-RECEIVED: queued until now) */
+        tcp_on(s, t, ON_CLOSE);
     sock_mark_dirty(s, &t->k);
 }
 
