@@ -181,6 +181,7 @@ int tcp_setopt(struct stack *s, struct tcp *t, int name, int64_t value);
 bool tcp_listen_input(struct stack *s, struct tcp *l, const struct segment *g, const struct ip_meta *m);
 void tcp_child_established(struct stack *s, struct tcp *t);
 void tcp_child_gone(struct tcp *t); /* off its listener's lists */
+void tcp_children_gone(struct tcp *l);
 void tcp_listener_close(struct stack *s, struct tcp *l);
 
 /* tcp_input.c */

@@ -60,6 +60,12 @@ void tcp_child_gone(struct tcp *t)
     t->parent = NULL;
 }
 
+void tcp_children_gone(struct tcp *l)
+{
+    while (l->listener.half || l->listener.first)
+        tcp_child_gone(l->listener.half ? l->listener.half : l->listener.first);
+}
+
 int tcp_listen(struct stack *s, struct tcp *t, unsigned backlog, unsigned flags)
 {
     struct sock *k = &t->k;
