@@ -222,10 +222,14 @@ void tcp_close(struct stack *s, struct tcp *t)
 {
     t->k.orphan = true;
     t->k.error = 0;
+    if (t->in.head && t->state != CLOSED && t->state != TIME_WAIT) {
+        /* RFC 2525 2.17, RFC 9293 3.6.1: what it sent is thrown away, it should know */
+        tcp_abort(s, t);
+        return;
+    }
     switch (t->state) {
     case LISTEN:
-        tcp_listener_close(s, t);
-        tcp_end(s, t, 0);
+        tcp_abort(s, t);
         break;
     case CLOSED:
     case SYN_SENT:
@@ -239,10 +243,6 @@ void tcp_close(struct stack *s, struct tcp *t)
         break;
     case ESTABLISHED:
     case CLOSE_WAIT:
-        if (t->in.head) { /* RFC 2525 2.17, RFC 9293 3.6.1: what it sent is thrown away, it should know */
-            tcp_abort(s, t);
-            break;
-        }
         if (!t->fin_wanted) {
             t->fin_wanted = true;
             tcp_on(s, t, ON_CLOSE);
@@ -251,6 +251,9 @@ void tcp_close(struct stack *s, struct tcp *t)
         break;
     case FIN_WAIT2:
         tcp_timer_set(s, t, T_WAIT, s->now + TCP_WAIT);
+        break;
+    case TIME_WAIT:
+        tcp_queues_clear(s, t); /* nobody will read that */
         break;
     default:
         break; /* already on its way */
@@ -261,6 +264,8 @@ void tcp_abort(struct stack *s, struct tcp *t)
 {
     if (t->state == LISTEN)
         tcp_listener_close(s, t);
+    if (s->socks->any_stream == &t->k) /* closed, though not yet gone */
+        s->socks->any_stream = NULL;
     /* RFC 9293 3.10.5: a RST where the peer has a connection to lose. */
     if (t->state != CLOSED && t->state != SYN_SENT && t->state != LISTEN && t->state != TIME_WAIT && !t->held) {
         struct segment g = {.flags = TH_ACK, .ack = t->snd_max, .sport = t->k.rport, .dport = t->k.lport};
