@@ -171,7 +171,8 @@ void icmp_error(struct stack *s, enum icmp_error what, const struct pbuf *p, con
         return;
     if (s->now - s->icmp_refill >= SECOND) {
         s->icmp_refill = s->now;
-        s->icmp_tokens = ERRORS_PER_SECOND;
+        /* Not a fixed number, that would tell which ports of ours are open (CVE-2020-25705). */
+        s->icmp_tokens = ERRORS_PER_SECOND / 2 + rng_below(&s->rng, ERRORS_PER_SECOND);
     }
     if (!s->icmp_tokens) {
         count(s, C_IcmpOutRateLimited);

@@ -113,6 +113,7 @@ struct tcp {
     uint32_t ts_offset, ts_recent;
     uint64_t ts_recent_at;
     seq_t last_ack_sent;
+    uint64_t stray_acked; /* when an empty segment outside the window was last answered */
 
     /* Round-trip time (RFC 6298), ns. */
     uint64_t srtt, rttvar, rto, rtt_start;

@@ -11,6 +11,7 @@
 
 #define PAWS_IDLE (24ull * 24 * 3600 * SECOND) /* RFC 7323 5.5: older than this, ts_recent says nothing */
 #define CHALLENGES_PER_SECOND 100
+#define STRAY_ACK_INTERVAL (500ull * MSEC)
 
 /* Options (3.1). False: malformed. */
 static bool parse_options(const uint8_t *o, uint32_t len, struct segment *g)
@@ -105,7 +106,8 @@ static void challenge(struct stack *s, struct tcp *t) /* RFC 5961 3.2, 4.2, 5.2;
 {
     if (s->now - s->challenge_refill >= SECOND) {
         s->challenge_refill = s->now;
-        s->challenge_tokens = CHALLENGES_PER_SECOND;
+        /* Not a fixed number: who could count on it would find other hosts' connections with it (CVE-2016-5696). */
+        s->challenge_tokens = CHALLENGES_PER_SECOND / 2 + rng_below(&s->rng, CHALLENGES_PER_SECOND);
     }
     if (!s->challenge_tokens)
         return;
@@ -162,6 +164,20 @@ static void syn_sent(struct stack *s, struct tcp *t, const struct segment *g, co
     t->ack_now = true;
 }
 
+/* Answer what lies outside the window with an ACK. If it carries nothing it may itself be such an answer: then not
+ * so often that two ends which have lost each other talk about it for ever. */
+static void answer_stray(struct stack *s, struct tcp *t, const struct segment *g)
+{
+    if (g->flags & TH_RST)
+        return;
+    if (seg_space(g) == 0) {
+        if (t->stray_acked && s->now - t->stray_acked < STRAY_ACK_INTERVAL)
+            return;
+        t->stray_acked = s->now;
+    }
+    t->ack_now = true;
+}
+
 /* First, the sequence number (3.10.7.4, RFC 7323 5.3). False: drop it. */
 static bool acceptable(struct stack *s, struct tcp *t, const struct segment *g)
 {
@@ -170,7 +186,7 @@ static bool acceptable(struct stack *s, struct tcp *t, const struct segment *g)
             return false; /* RFC 7323 3.2 */
         if ((int32_t)(g->tsval - t->ts_recent) < 0 && s->now - t->ts_recent_at < PAWS_IDLE) {
             count(s, C_TcpExtPAWSEstab);
-            t->ack_now = true;
+            answer_stray(s, t, g);
             return false;
         }
     }
@@ -182,8 +198,7 @@ static bool acceptable(struct stack *s, struct tcp *t, const struct segment *g)
                                 : wnd > 0 && seq_lt(g->seq, t->rcv_adv) && seq_gt(end, t->rcv_nxt);
     if (ok || (wnd == 0 && seq_eq(g->seq, t->rcv_nxt))) /* a window probe: its ACK counts, its data will not fit */
         return true;
-    if (!(g->flags & TH_RST))
-        t->ack_now = true;
+    answer_stray(s, t, g);
     return false;
 }
 
