@@ -186,7 +186,7 @@ void tcp_children_gone(struct tcp *l);
 void tcp_listener_close(struct stack *s, struct tcp *l);
 
 /* tcp_input.c */
-void tcp_take_syn(struct tcp *t, const struct segment *g); /* what the peer's SYN says */
+void tcp_take_syn(struct stack *s, struct tcp *t, const struct segment *g); /* what the peer's SYN says */
 
 /* tcp_output.c */
 void tcp_output(struct stack *s, struct sock *k);

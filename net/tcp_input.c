@@ -79,7 +79,13 @@ static uint32_t seg_space(const struct segment *g)
     return g->len + !!(g->flags & TH_SYN) + !!(g->flags & TH_FIN);
 }
 
-void tcp_take_syn(struct tcp *t, const struct segment *g)
+static void take_timestamp(struct stack *s, struct tcp *t, const struct segment *g)
+{
+    t->ts_recent = g->tsval;
+    t->ts_recent_at = s->now;
+}
+
+void tcp_take_syn(struct stack *s, struct tcp *t, const struct segment *g)
 {
     t->irs = g->seq;
     t->rcv_nxt = seq_add(g->seq, 1);
@@ -88,9 +94,8 @@ void tcp_take_syn(struct tcp *t, const struct segment *g)
     if (t->peer_mss < 64)
         t->peer_mss = 64; /* a peer that wants one byte a packet wants something else */
     t->ts_ok = g->has_ts;
-    if (g->has_ts) {
-        t->ts_recent = g->tsval;
-    }
+    if (g->has_ts)
+        take_timestamp(s, t, g);
     t->ws_ok = g->wscale >= 0;
     if (t->ws_ok)
         t->shift_out = (uint8_t)g->wscale;
@@ -146,7 +151,7 @@ static void syn_sent(struct stack *s, struct tcp *t, const struct segment *g, co
     if (!(g->flags & TH_SYN))
         return;
     uint64_t sent = t->rtt_timing ? t->rtt_start : 0;
-    tcp_take_syn(t, g);
+    tcp_take_syn(s, t, g);
     if (!acceptable) { /* both opened at once: answer with SYN, ACK */
         tcp_on(s, t, ON_SYN);
         t->snd_nxt = t->iss;
@@ -261,9 +266,10 @@ static void acknowledged(struct stack *s, struct tcp *t, const struct segment *g
     if (t->rtt_timing && seq_ge(g->ack, t->rtt_seq)) {
         tcp_rtt_sample(t, s->now - t->rtt_start);
         t->rtt_timing = false;
-    } else if (!t->rtt_timing && t->ts_ok && (int32_t)(g->tsecr - tcp_timestamp(t, t->last_sent)) >= 0) {
+    } else if (!t->rtt_timing && t->ts_ok && (int32_t)(g->tsecr - tcp_timestamp(t, t->last_sent)) >= 0 &&
+               (int32_t)(tcp_timestamp(t, s->now) - g->tsecr) >= 0) {
         /* After a retransmission only the timestamp tells which copy was heard (RFC 7323 4); one that is older than
-         * the last copy may have waited at the peer for a lost ACK. */
+         * the last copy may have waited at the peer for a lost ACK, and one from the future is none of ours. */
         uint32_t ms = tcp_timestamp(t, s->now) - g->tsecr;
         tcp_rtt_sample(t, (ms ? ms : 1) * (uint64_t)MSEC);
     }
@@ -412,14 +418,12 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
     }
     if (!(g->flags & TH_ACK))
         goto drop;
-    if (t->ts_ok && seq_le(g->seq, t->last_ack_sent)) { /* RFC 7323 4.3 (2) */
-        t->ts_recent = g->tsval;
-        t->ts_recent_at = s->now;
-    }
+    bool at_edge = seq_le(g->seq, t->last_ack_sent); /* RFC 7323 4.3 (2) */
     trim(t, g);
-    if (!take_ack(s, t, g, m)) {
+    if (!take_ack(s, t, g, m))
         goto drop;
-    }
+    if (t->ts_ok && at_edge) /* not before its ACK was believed: a forged value would shut out the peer */
+        take_timestamp(s, t, g);
     if (t->ack_now)
         sock_mark_dirty(s, &t->k);
     take_data(s, t, g);

@@ -131,7 +131,7 @@ bool tcp_listen_input(struct stack *s, struct tcp *l, const struct segment *g, c
         sock_destroy(s, k);
         return false;
     }
-    tcp_take_syn(t, g);
+    tcp_take_syn(s, t, g);
     t->held = l->listener.flags & LISTEN_DEFER;
     t->parent = l;
     tcp_on(s, t, ON_SYN);
