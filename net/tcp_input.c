@@ -125,6 +125,10 @@ static void challenge(struct stack *s, struct tcp *t) /* RFC 5961 3.2, 4.2, 5.2;
 static void established(struct stack *s, struct tcp *t)
 {
     tcp_on(s, t, ON_SYN_ACKED);
+    /* RFC 5681 3.1, RFC 6928 2: with the segment size now known; one segment if our SYN had to be sent again. */
+    t->cong->init(t);
+    if (t->backoff)
+        t->cwnd = t->mss;
     t->backoff = 0;
     tcp_timer_stop(t, T_REXMT);
     tcp_child_established(s, t);

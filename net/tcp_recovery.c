@@ -50,7 +50,7 @@ bool tcp_recovery_acked(struct stack *s, struct tcp *t, uint32_t acked)
 void tcp_recovery_timeout(struct stack *s, struct tcp *t)
 {
     count(s, C_TcpExtTCPTimeouts);
-    if (t->backoff == 0)
+    if (t->backoff == 0 && !tcp_is_connecting(&t->k)) /* a lost SYN: see established() */
         t->cong->timeout(t);
     else
         t->cwnd = t->mss;
