@@ -7,7 +7,7 @@ void ether_input(struct link *l, struct pbuf *p, uint64_t now)
 {
     struct netif *nif = l->upper;
     struct stack *s = nif->stack;
-    s->now = now;
+    stack_set_now(s, now);
     if (p->len < ETH_HLEN) {
         count(s, C_EthInErrors);
         pbuf_free(&s->pool, p);

@@ -82,7 +82,8 @@ struct poller *stack_poller(struct stack *s) { return &s->poller; }
 
 uint64_t stack_run(struct stack *s, uint64_t now)
 {
-    s->now = now;
+    stack_set_now(s, now);
+    now = s->now;
     /* Links first: what they hold may acknowledge what a timer would send again. */
     for (unsigned i = 0; i < s->nnetifs; i++)
         s->netifs[i].link->ops->run(s->netifs[i].link, now);

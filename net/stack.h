@@ -80,6 +80,13 @@ struct stack {
     uint64_t counters[COUNTER_COUNT];
 };
 
+/* Time is what it was told last, and never goes back: differences are unsigned. */
+static inline void stack_set_now(struct stack *s, uint64_t now)
+{
+    if (now > s->now)
+        s->now = now;
+}
+
 static inline void count(struct stack *s, enum counter c) { s->counters[c]++; }
 
 /* --- where packets go (route.c) --- */
