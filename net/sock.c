@@ -318,14 +318,13 @@ bool sock_port_taken(struct stack *s, const struct sock *k, const struct addr *a
     for (struct sock *o = *bound_bucket(s, k->type, port); o; o = o->chain) {
         if (o == k || o->lport != port || o->type != k->type)
             continue;
-        if (addr_is_any(addr)) {
-            bool same_family = k->family == o->family;
-            bool dual = (k->family == AF_INET6 && !k->v6only) || (o->family == AF_INET6 && !o->v6only);
-            if (same_family || dual)
-                return true;
-        } else if (hears(o, addr)) {
+        /* Two wildcards clash in a family that both hear; else the one must hear the other's address. */
+        bool dual = (k->family == AF_INET6 && !k->v6only) || (o->family == AF_INET6 && !o->v6only);
+        if (!addr_is_any(addr)           ? hears(o, addr)
+            : addr_is_any(&o->local)     ? dual || k->family == o->family
+            : !addr_is4(&o->local)       ? k->family == AF_INET6
+                                         : k->family == AF_INET || !k->v6only)
             return true;
-        }
     }
     return false;
 }
