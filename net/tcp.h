@@ -219,6 +219,7 @@ void tcp_rtt_sample(struct tcp *t, uint64_t rtt);
 void tcp_timer_init(struct tcp *t);
 void tcp_timer_set(struct stack *s, struct tcp *t, enum tcp_timer which, uint64_t due);
 static inline void tcp_timer_stop(struct tcp *t, enum tcp_timer which) { t->due[which] = 0; }
+uint64_t tcp_backed_off(const struct tcp *t); /* how long to wait after `backoff` time-outs */
 void tcp_keepalive_restart(struct stack *s, struct tcp *t);
 
 #define TCP_RTO_MIN (200ull * MSEC) /* RFC 6298 says 1 s; every stack in use today has less */

@@ -396,8 +396,6 @@ static void take_reset(struct stack *s, struct tcp *t, const struct segment *g)
 /* All states from SYN-RECEIVED on (3.10.7.4). Takes g->p. */
 static void synchronized(struct stack *s, struct tcp *t, struct segment *g, const struct ip_meta *m)
 {
-    t->last_heard = s->now;
-    t->keep_sent = 0;
     if (t->held) /* the owner has not decided: only a RST matters */
         goto held;
     if (t->state == SYN_RECV && g->flags & TH_SYN && !(g->flags & TH_ACK) && seq_eq(g->seq, t->irs)) {
@@ -412,6 +410,8 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
             sock_mark_dirty(s, &t->k);
         goto drop;
     }
+    t->last_heard = s->now;
+    t->keep_sent = 0;
     if (g->flags & TH_RST) {
         take_reset(s, t, g);
         goto drop;

@@ -288,7 +288,7 @@ void tcp_output(struct stack *s, struct sock *k)
     }
     /* 3.8.6.1: data waits for a window and nothing is under way that would bring an answer. */
     if (unsent(t) && seq_eq(t->snd_una, t->snd_max) && !t->due[T_REXMT] && !t->due[T_PERSIST])
-        tcp_timer_set(s, t, T_PERSIST, s->now + (t->rto << (t->backoff < 8 ? t->backoff : 8)));
+        tcp_timer_set(s, t, T_PERSIST, s->now + tcp_backed_off(t));
 }
 
 void tcp_send_reset(struct stack *s, const struct segment *g, const struct ip_meta *m)

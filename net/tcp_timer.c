@@ -27,20 +27,29 @@ void tcp_keepalive_restart(struct stack *s, struct tcp *t)
         tcp_timer_stop(t, T_KEEP);
 }
 
+uint64_t tcp_backed_off(const struct tcp *t) /* RFC 6298 5.5 */
+{
+    uint64_t wait = t->rto << (t->backoff < 10 ? t->backoff : 10);
+    return wait < TCP_RTO_MAX ? wait : TCP_RTO_MAX;
+}
+
 static void retransmit(struct stack *s, struct tcp *t)
 {
     unsigned most = t->state == SYN_SENT ? SYN_RETRIES : t->state == SYN_RECV ? SYN_ACK_RETRIES
                     : t->k.orphan        ? ORPHAN_RETRIES
                                          : DATA_RETRIES;
-    if (t->backoff >= most) {
+    /* 3.8.6.1: who shut its window over what was under way, and still says so, is to be waited for. */
+    bool shut = t->snd_wnd == 0 && !t->k.orphan && !tcp_is_connecting(&t->k) &&
+                s->now - t->last_heard < 2 * TCP_RTO_MAX;
+    if (t->backoff >= most && !shut) {
         count(s, C_TcpExtTCPAbortOnTimeout);
         tcp_end(s, t, ETIMEDOUT);
         return;
     }
     tcp_recovery_timeout(s, t);
-    t->backoff++;
-    uint64_t wait = t->rto << (t->backoff < 10 ? t->backoff : 10); /* RFC 6298 5.5 */
-    tcp_timer_set(s, t, T_REXMT, s->now + (wait < TCP_RTO_MAX ? wait : TCP_RTO_MAX));
+    if (t->backoff < UINT8_MAX)
+        t->backoff++;
+    tcp_timer_set(s, t, T_REXMT, s->now + tcp_backed_off(t));
 }
 
 static void persist(struct stack *s, struct tcp *t)
@@ -60,8 +69,7 @@ static void persist(struct stack *s, struct tcp *t)
         t->probe_now = true;
     if (t->backoff < 15)
         t->backoff++;
-    uint64_t wait = t->rto << (t->backoff < 10 ? t->backoff : 10);
-    tcp_timer_set(s, t, T_PERSIST, s->now + (wait < TCP_RTO_MAX ? wait : TCP_RTO_MAX));
+    tcp_timer_set(s, t, T_PERSIST, s->now + tcp_backed_off(t));
     sock_mark_dirty(s, &t->k);
 }
 
@@ -72,6 +80,10 @@ static void keepalive(struct stack *s, struct tcp *t) /* RFC 9293 3.8.4 */
         return;
     if (idle < quiet) {
         tcp_timer_set(s, t, T_KEEP, t->last_heard + quiet);
+        return;
+    }
+    if (seq_lt(t->snd_una, t->snd_max) || t->due[T_PERSIST]) { /* what is under way asks already */
+        tcp_timer_set(s, t, T_KEEP, s->now + t->keep_interval * (uint64_t)SECOND);
         return;
     }
     if (t->keep_sent >= t->keep_count) {
