@@ -5,6 +5,7 @@
  * buffer has left, so that a flood of small segments cannot hold many large buffers. */
 #include <errno.h>
 
+#include "net/sanitize.h"
 #include "net/tcp.h"
 #include "net/wire.h"
 
@@ -125,6 +126,7 @@ static void append(struct stack *s, struct tcp *t, struct pbuf *p)
     t->in_bytes += p->len;
     t->unacked_in += p->len;
     if (tail && p->len <= pbuf_tailroom(tail)) {
+        memory_unpoison(pbuf_data(tail) + tail->len, p->len);
         memcpy(pbuf_data(tail) + tail->len, pbuf_data(p), p->len);
         tail->len += p->len;
         pbuf_free(&s->pool, p);
