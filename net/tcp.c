@@ -169,7 +169,7 @@ int tcp_prepare(struct stack *s, struct tcp *t)
 
 /* RFC 6528: a clock of 4 us, and a keyed hash of the four addresses and ports, so that the numbers of one connection say
  * nothing of another's. */
-static void choose_iss(struct stack *s, struct tcp *t)
+static void choose_iss(struct stack *s, struct tcp *t, const struct tcp *old)
 {
     uint64_t words[5];
     memcpy(words, t->k.local.b, 16);
@@ -177,13 +177,15 @@ static void choose_iss(struct stack *s, struct tcp *t)
     words[4] = (uint64_t)t->k.lport << 16 | t->k.rport;
     uint64_t hash = siphash(s->key, words, 5);
     t->iss = seq((uint32_t)hash + (uint32_t)(s->now / 4000));
+    if (old && seq_le(t->iss, old->snd_max)) /* a fast one outran the clock; 3.6.1: beyond all that it used */
+        t->iss = seq_add(old->snd_max, 65536);
     t->snd_una = t->snd_nxt = t->snd_max = t->recover = t->iss;
     t->ts_offset = (uint32_t)(hash >> 32);
 }
 
-void tcp_start(struct stack *s, struct tcp *t)
+void tcp_start(struct stack *s, struct tcp *t, const struct tcp *old)
 {
-    choose_iss(s, t);
+    choose_iss(s, t, old);
     tcp_set_mss(t);
     t->cong->init(t);
     t->last_heard = s->now;
@@ -212,7 +214,7 @@ int tcp_connect(struct stack *s, struct tcp *t, const struct addr *addr, unsigne
     }
     k->rport = (uint16_t)port;
     t->ws_ok = t->ts_ok = true; /* offered; the answer decides */
-    tcp_start(s, t);
+    tcp_start(s, t, NULL);
     tcp_on(s, t, ON_CONNECT);
     count(s, C_TcpActiveOpens);
     return 0;

@@ -439,7 +439,7 @@ drop:
     pbuf_free(&s->pool, g->p);
 }
 
-/* A SYN for a connection in TIME-WAIT whose numbers lie beyond it may open a new one (3.6.1). */
+/* A SYN for a connection in TIME-WAIT whose numbers lie beyond it may open a new one (3.6.1), if anyone listens. */
 static bool reopens(const struct tcp *t, const struct segment *g)
 {
     return t->state == TIME_WAIT && (g->flags & (TH_SYN | TH_ACK | TH_RST | TH_FIN)) == TH_SYN &&
@@ -456,7 +456,13 @@ void tcp_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
     }
     s->counters[C_TcpInBytes] += g.len;
     struct sock *k = sock_lookup_connected(s, SOCK_STREAM, &m->dst, g.dport, &m->src, g.sport);
-    if (k && reopens(tcp_of(k), &g)) {
+    struct sock *l = k && !reopens(tcp_of(k), &g)
+                         ? NULL
+                         : sock_lookup_bound(s, SOCK_STREAM, &m->dst, g.dport, &m->src, g.sport);
+    if (l && tcp_of(l)->state != LISTEN)
+        l = NULL;
+    if (k && l) {
+        g.old = tcp_of(k);
         tcp_end(s, tcp_of(k), 0);
         k = NULL;
     }
@@ -467,9 +473,8 @@ void tcp_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
             return;
         }
         syn_sent(s, t, &g, m);
-    } else if ((k = sock_lookup_bound(s, SOCK_STREAM, &m->dst, g.dport, &m->src, g.sport)) &&
-               tcp_of(k)->state == LISTEN) {
-        if (tcp_listen_input(s, tcp_of(k), &g, m))
+    } else if (l) {
+        if (tcp_listen_input(s, tcp_of(l), &g, m))
             return; /* kept p */
     } else if (!(g.flags & TH_RST)) {
         tcp_send_reset(s, &g, m);

@@ -135,7 +135,7 @@ bool tcp_listen_input(struct stack *s, struct tcp *l, const struct segment *g, c
     t->held = l->listener.flags & LISTEN_DEFER;
     t->parent = l;
     tcp_on(s, t, ON_SYN);
-    tcp_start(s, t);
+    tcp_start(s, t, g->old);
     count(s, C_TcpPassiveOpens);
     if (!t->held) {
         push_half(l, t);
