@@ -12,6 +12,9 @@
 /* Whole chunks: a clone (no bytes); a header or a bare acknowledgement; an Ethernet frame; a large write; a 64 KiB
  * segment with its headers and headroom. */
 static const uint32_t chunk_size[PBUF_CLASSES] = {128, 512, 2304, 16640, 68608};
+/* What is carved stays carved: so a size and all smaller ones together get this many eighths of the limit and no more, or
+ * a flood of small packets would leave no place for a large one for ever after. Large chunks serve for small ones. */
+static const uint8_t share[PBUF_CLASSES] = {1, 2, 5, 7, 8};
 #define RUN_BYTES 65536
 
 _Static_assert(sizeof(struct pbuf) <= 128, "a clone is one struct pbuf");
@@ -40,7 +43,10 @@ void pbuf_pool_free(struct pbuf_pool *pool)
 static bool carve(struct pbuf_pool *pool, unsigned class)
 {
     uint32_t size = chunk_size[class], n = size < RUN_BYTES ? RUN_BYTES / size : 1;
-    while (n && pool->carved + (uint64_t)n * size > pool->limit)
+    uint64_t smaller = 0, most = pool->limit / 8 * share[class];
+    for (unsigned c = 0; c <= class; c++)
+        smaller += pool->carved_of[c];
+    while (n && (pool->carved + (uint64_t)n * size > pool->limit || smaller + (uint64_t)n * size > most))
         n--;
     for (uint32_t i = 0; i < n; i++) {
         struct pbuf *p = (struct pbuf *)(pool->map + pool->carved + (uint64_t)i * size);
@@ -50,15 +56,14 @@ static bool carve(struct pbuf_pool *pool, unsigned class)
         memory_poison((uint8_t *)p + sizeof *p, size - sizeof *p);
     }
     pool->carved += (uint64_t)n * size;
+    pool->carved_of[class] += (uint64_t)n * size;
     return n > 0;
 }
 
 static struct pbuf *take(struct pbuf_pool *pool, unsigned class)
 {
-    /* When all is carved, a larger chunk that lies idle serves as well. */
-    if (!pool->free[class] && !carve(pool, class))
-        while (class < PBUF_CLASSES && !pool->free[class])
-            class++;
+    while (class < PBUF_CLASSES && !pool->free[class] && !carve(pool, class))
+        class++;
     if (class == PBUF_CLASSES) {
         pool->refused++;
         return NULL;

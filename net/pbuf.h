@@ -45,6 +45,7 @@ struct pbuf_queue {
 struct pbuf_pool {
     uint8_t *map;
     uint64_t limit, carved, in_use;
+    uint64_t carved_of[PBUF_CLASSES];
     struct pbuf *free[PBUF_CLASSES];
     uint32_t buffers; /* in use */
     uint64_t refused;
