@@ -261,7 +261,9 @@ class Stack:
 
     def add_link(self, link: Link) -> int:
         """Take the link over; its interface index."""
-        return check(lib.stack_add_link(self.handle, link.take()))
+        index = check(lib.stack_add_link(self.handle, link._handle))
+        link.take()
+        return index
 
     def add_address(self, ifindex: int, interface: str) -> None:
         """An address with its network, as ``"10.0.0.2/24"``."""

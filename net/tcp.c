@@ -200,16 +200,20 @@ int tcp_connect(struct stack *s, struct tcp *t, const struct addr *addr, unsigne
         return t->state == SYN_SENT ? -EALREADY : -EISCONN;
     if (!addr_is_unicast(addr))
         return -ENETUNREACH;
+    struct addr bound = k->local;
     k->remote = *addr;
     int rc = tcp_prepare(s, t);
     if (rc < 0)
         return rc;
     if (!k->lport) {
         unsigned picked = sock_pick_port(s, k, &k->local, addr, port);
-        if (!picked)
+        if (!picked) {
+            k->local = bound; /* as it was, for another try */
             return -EADDRNOTAVAIL;
+        }
         k->lport = (uint16_t)picked;
     } else if (sock_lookup_connected(s, SOCK_STREAM, &k->local, k->lport, addr, port)) {
+        k->local = bound;
         return -EADDRINUSE;
     }
     k->rport = (uint16_t)port;
