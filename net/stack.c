@@ -121,8 +121,10 @@ int stack_add_link(struct stack *s, struct link *l)
         const uint8_t *m = l->mac;
         uint8_t ll[16] = {0xfe, 0x80, 0, 0, 0, 0, 0, 0, m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]};
         rc = stack_add_address(s, nif->index, ll, 64);
-        if (rc < 0)
+        if (rc < 0) {
+            s->nnetifs--; /* the link stays its owner's */
             return rc;
+        }
     }
     return nif->index;
 }
