@@ -26,24 +26,12 @@ static bool accepts(const struct netif *nif, struct ip_meta *m)
         return false;
     if (!from_loopback && stack_is_local(s, &m->src)) /* we did not send that; the answer would come to us, for ever */
         return false;
-    if (addr_is_multicast(&m->dst) || addr_is_broadcast(&m->dst)) {
+    if (addr_is_multicast(&m->dst) || netif_is_broadcast(nif, &m->dst)) {
         m->to_group = true;
         return true;
     }
     if (from_loopback && addr_is_loopback(&m->dst))
         return true;
-    if (addr_is4(&m->dst)) { /* the directed broadcast of one of our networks */
-        for (unsigned i = 0; i < nif->naddrs; i++) {
-            if (!addr_is4(&nif->addrs[i].addr) || nif->addrs[i].bits < 96)
-                continue;
-            uint32_t host = nif->addrs[i].bits >= 127 ? 0 : 0xffffffffu >> (nif->addrs[i].bits - 96);
-            if (host && addr_match(&nif->addrs[i].addr, &m->dst, nif->addrs[i].bits) &&
-                (get32(addr_v4(&m->dst)) & host) == host) {
-                m->to_group = true;
-                return true;
-            }
-        }
-    }
     return stack_is_local(s, &m->dst) || s->config.flags & STACK_ANY_DESTINATION;
 }
 

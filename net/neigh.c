@@ -167,9 +167,9 @@ static void fire(struct timer *t, void *stack, uint64_t now)
 }
 
 /* Groups need no question: the address says it (RFC 1112 6.4, RFC 2464 7). */
-static bool group_mac(const struct addr *a, uint8_t mac[6])
+static bool group_mac(const struct netif *nif, const struct addr *a, uint8_t mac[6])
 {
-    if (addr_is_broadcast(a)) {
+    if (netif_is_broadcast(nif, a)) {
         memset(mac, 0xff, 6);
     } else if (addr_is_multicast(a) && addr_is4(a)) {
         const uint8_t *v4 = addr_v4(a);
@@ -192,7 +192,7 @@ void neigh_output(struct netif *nif, const struct addr *next, unsigned ethertype
         ether_output(nif, nif->link->mac, ethertype, p);
         return;
     }
-    if (group_mac(next, mac)) {
+    if (group_mac(nif, next, mac)) {
         ether_output(nif, mac, ethertype, p);
         return;
     }

@@ -2,12 +2,29 @@
 #include <errno.h>
 
 #include "net/stack.h"
+#include "net/wire.h"
 
 bool netif_has(const struct netif *nif, const struct addr *a)
 {
     for (unsigned i = 0; i < nif->naddrs; i++)
         if (addr_eq(&nif->addrs[i].addr, a))
             return true;
+    return false;
+}
+
+bool netif_is_broadcast(const struct netif *nif, const struct addr *a)
+{
+    if (!addr_is4(a) || addr_is_broadcast(a))
+        return addr_is4(a);
+    for (unsigned i = 0; i < nif->naddrs; i++) {
+        const struct addr *own = &nif->addrs[i].addr;
+        unsigned bits = nif->addrs[i].bits;
+        if (!addr_is4(own) || bits >= 127) /* a network of one or two addresses has none (RFC 3021) */
+            continue;
+        uint32_t host = 0xffffffffu >> (bits - 96);
+        if (addr_match(own, a, bits) && (get32(addr_v4(a)) & host) == host)
+            return true;
+    }
     return false;
 }
 
@@ -55,7 +72,8 @@ bool route_find(struct stack *s, const struct addr *dst, const struct addr *src,
             continue;
         path->nif = r->nif;
         path->src = *from;
-        path->next = r->on_link ? *dst : r->gateway;
+        /* A group is on the link, whatever the route to it says. */
+        path->next = r->on_link || !addr_is_unicast(dst) ? *dst : r->gateway;
         return true;
     }
     return false;

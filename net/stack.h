@@ -97,6 +97,8 @@ struct path {
 /* src any: choose one. False: no route, or no address to send from. */
 bool route_find(struct stack *s, const struct addr *dst, const struct addr *src, struct path *path);
 bool netif_has(const struct netif *nif, const struct addr *a);
+/* 255.255.255.255, or the last address of one of its networks (RFC 1122 3.2.1.3 (c), (d)). */
+bool netif_is_broadcast(const struct netif *nif, const struct addr *a);
 bool stack_is_local(const struct stack *s, const struct addr *a);
 
 /* --- input, each takes p; off: where its header starts --- */

@@ -140,12 +140,12 @@ int64_t sock_sendto(struct stack *s, int64_t id, const uint8_t *data, size_t len
     unsigned dport = name ? name->port : k->rport, sport = from ? from->port : k->lport;
     if (addr_is4(&dst) ? k->family == AF_INET6 && k->v6only : k->family == AF_INET)
         return -EAFNOSUPPORT;
-    if (addr_is_broadcast(&dst) && !udp_of(k)->broadcast)
-        return -EACCES;
     struct addr src = from ? addr_from(from->addr) : k->local;
     struct path path;
     if (!route_find(s, &dst, &src, &path))
         return -ENETUNREACH;
+    if (netif_is_broadcast(path.nif, &dst) && !udp_of(k)->broadcast)
+        return -EACCES;
     if (!sport) {
         if (!(sport = sock_pick_port(s, k, &k->local, NULL, 0)))
             return -EADDRNOTAVAIL;
