@@ -1,0 +1,568 @@
+"""One stack by hand: what arrives at which time, and what must leave.
+
+A test reads as a transcript (packetdrill's idea). The stack sits on a manual link and a virtual clock; the test is
+everybody else on the wire. Packets are built and taken apart by scapy, which knows nothing of our code::
+
+    h = harness(family=4)
+    listener = h.listen(80)
+    p = h.peer(to=80)
+    p.rx("S", seq=0, mss=1460)
+    p.expect("SA", seq=0, ack=1, mss=1460)
+    p.rx("A", seq=1, ack=1)
+    h.at("40ms")
+
+Sequence numbers are relative: 0 is each side's SYN. ``expect`` is strict about every field it names, about the order,
+and about the time: the frame must have left at the very instant that the clock shows. Every frame that leaves is
+checked for its lengths and checksums. ARP and neighbour solicitations are answered for every address but those in
+``silent``, unless ``neighbours=False``: then they are frames like all others.
+
+:meth:`Harness.finish` is the end of every test: nothing unexpected left, and once the sockets are closed and the
+timers have run out, no buffer and no socket remains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, IPv6
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import NoPayload, Packet
+
+from libos._native import ffi, lib
+from libos.errors import check
+from libos.net.stack import Link, SocketInfo, Stack, pack_address, unpack_address
+from libos.rand import Rng
+
+READ, WRITE, ERROR, REQUEST = 1, 2, 4, 8
+LISTEN_DEFER, LISTEN_ANY_PORT = 1, 2
+NEVER = 2**64 - 1
+START = 1_000_000_000
+
+OUR_MAC, PEER_MAC = "02:00:00:00:00:02", "02:00:00:00:00:01"
+OURS = {4: "10.0.0.2", 6: "fd00::2"}
+PEER = {4: "10.0.0.1", 6: "fd00::1"}
+ROUTER = {4: "10.0.0.254", 6: "fd00::fe"}
+FAR = {4: "192.0.2.7", 6: "2001:db8::7"}
+AF = {4: socket.AF_INET, 6: socket.AF_INET6}
+ANY = {4: pack_address("0.0.0.0"), 6: bytes(16)}
+UNITS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
+
+
+def ns(time: str | int) -> int:
+    """Nanoseconds of ``"40ms"``, ``"1.5s"``, or of a plain number of them."""
+    if isinstance(time, int):
+        return time
+    unit = time.lstrip("0123456789.")
+    return round(float(time[: -len(unit)]) * UNITS[unit])
+
+
+def internet_checksum(data: bytes) -> int:
+    """RFC 1071, as plainly as it can be said."""
+    if len(data) % 2:
+        data += b"\0"
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+class Sent(NamedTuple):
+    """A frame that left: when, what, and the segment size it is to be cut to (0: none)."""
+
+    time: int
+    packet: Packet
+    gso: int
+
+
+class Harness:
+    """A stack, its link, its clock, and everybody else."""
+
+    def __init__(
+        self,
+        family: int = 4,
+        *,
+        caps: int = 0,
+        mtu: int = 1500,
+        queue: int = 4096,
+        seed: int = 1,
+        neighbours: bool = True,
+        routes: bool = True,
+        **stack: Any,
+    ) -> None:
+        self.family = family
+        self.caps = caps
+        self.now = START
+        self.stack = Stack(Rng(seed), self.now, **stack)
+        self.handle = self.stack.handle
+        mac = bytes.fromhex(OUR_MAC.replace(":", ""))
+        self.link = Link.manual(Rng(seed), mtu=mtu, caps=caps, queue=queue, mac=mac)
+        self.ifindex = self.stack.add_link(self.link)
+        self.stack.add_address(self.ifindex, OURS[4] + "/24")
+        self.stack.add_address(self.ifindex, OURS[6] + "/64")
+        if routes:
+            self.stack.add_route(self.ifindex, "0.0.0.0/0", ROUTER[4])
+            self.stack.add_route(self.ifindex, "::/0", ROUTER[6])
+        self.answers_neighbours = neighbours
+        self.silent: set[str] = set()
+        self.sent: list[Sent] = []
+        self.owned: list[int] = []
+        self.ours, self.their = OURS[family], PEER[family]
+        self._counted: dict[str, int] = {}
+
+    # --- time ---
+
+    def at(self, time: str | int) -> Harness:
+        """Let the clock run to ``time`` after the start; the stack runs whenever it asked to."""
+        target = START + ns(time)
+        assert target >= self.now, "time does not go back"
+        for _ in range(100_000):
+            deadline = self._run()
+            if deadline > target:
+                break
+            self.now = max(self.now, deadline)
+        else:
+            raise AssertionError("the stack asks to be run again and again without time going on")
+        self.now = target
+        self._run()
+        return self
+
+    def after(self, time: str | int) -> Harness:
+        return self.at(self.now - START + ns(time))
+
+    def _run(self) -> int:
+        for _ in range(100):
+            deadline = self.stack.run(self.now)
+            if not self._collect():
+                return deadline
+        raise AssertionError("the neighbours talk for ever")
+
+    def _collect(self) -> bool:
+        """Take what has left. True: a neighbour was answered."""
+        answered = False
+        for frame, gso in self.link.drain():
+            packet = parse(frame, checksums=not self.caps & Link.CSUM)
+            answer = neighbour_answer(packet, self.silent) if self.answers_neighbours else None
+            if answer is None:
+                self.sent.append(Sent(self.now, packet, gso))
+            else:
+                self.link.inject(answer, self.now)
+                answered = True
+        return answered
+
+    # --- frames ---
+
+    def inject(self, packet: Packet | bytes) -> None:
+        """A frame arrives. A packet without its Ethernet header gets one."""
+        if isinstance(packet, Packet) and not isinstance(packet, Ether):
+            packet = Ether(src=PEER_MAC, dst=OUR_MAC) / packet
+        self.link.inject(bytes(packet), self.now)
+
+    def ip(self, **fields: Any) -> Packet:
+        """An IP header from the peer to us."""
+        layer = IP if self.family == 4 else IPv6
+        return layer(**{"src": self.their, "dst": self.ours, **fields})
+
+    def frames(self) -> list[Sent]:
+        """All that has left and was not looked at yet."""
+        self._run()
+        frames, self.sent = self.sent, []
+        return frames
+
+    def expect_packet(self) -> Packet:
+        """The next packet that left, now."""
+        self._run()
+        assert self.sent, f"nothing left at {self._clock()}"
+        time, packet, _ = self.sent.pop(0)
+        assert time == self.now, f"left at {(time - START) / 1e6} ms, not at {self._clock()}: {packet.summary()}"
+        return packet
+
+    def expect_nothing(self) -> None:
+        self._run()
+        assert not self.sent, f"unexpected at {self._clock()}: {[s.packet.summary() for s in self.sent]}"
+
+    def _clock(self) -> str:
+        return f"{(self.now - START) / 1e6} ms"
+
+    # --- sockets: the calls of net/api.h, checked ---
+
+    def open(self, kind: int = socket.SOCK_STREAM, family: int | None = None) -> int:
+        id = check(lib.sock_open(self.handle, kind, AF[family or self.family]))
+        self.owned.append(id)
+        return id
+
+    def bind(self, id: int, port: int, address: str | None = None, family: int | None = None) -> None:
+        raw = ANY[family or self.family] if address is None else pack_address(address)
+        check(lib.sock_bind(self.handle, id, raw, port))
+
+    def listen(self, port: int, *, backlog: int = 16, flags: int = 0, **options: int) -> int:
+        id = self.open()
+        if not flags & LISTEN_ANY_PORT:
+            self.bind(id, port)
+        self._set(id, options)
+        check(lib.sock_listen(self.handle, id, backlog, flags))
+        return id
+
+    def connect(self, port: int, address: str | None = None, *, local_port: int = 0, **options: int) -> int:
+        id = self.open()
+        if local_port:
+            self.bind(id, local_port)
+        self._set(id, options)
+        check(lib.sock_connect(self.handle, id, pack_address(address or self.their), port))
+        return id
+
+    def accept(self, listener: int) -> int:
+        id = check(lib.sock_accept(self.handle, listener))
+        self.owned.append(id)
+        return id
+
+    def _set(self, id: int, options: dict[str, int]) -> None:
+        for name, value in options.items():
+            level = socket.IPPROTO_TCP if name.startswith("TCP_") else socket.SOL_SOCKET
+            check(lib.sock_setopt(self.handle, id, level, getattr(socket, name), value))
+
+    def set(self, id: int, **options: int) -> None:
+        """``h.set(c, TCP_NODELAY=1)``"""
+        self._set(id, options)
+
+    def send(self, id: int, data: bytes) -> int:
+        return check(lib.sock_send(self.handle, id, data, len(data)))
+
+    def recv(self, id: int, most: int = 1 << 20) -> bytes:
+        """``b""`` at the end of the stream; BlockingIOError when there is nothing."""
+        buf = ffi.new("uint8_t[]", most)
+        return bytes(ffi.buffer(buf, check(lib.sock_recv(self.handle, id, buf, most))))
+
+    def shutdown(self, id: int) -> None:
+        check(lib.sock_shutdown(self.handle, id))
+
+    def free(self, id: int) -> None:
+        self.owned.remove(id)
+        check(lib.sock_free(self.handle, id))
+
+    def abort(self, id: int) -> None:
+        self.owned.remove(id)
+        check(lib.sock_abort(self.handle, id))
+
+    def error(self, id: int) -> str | None:
+        """The pending error by its name, and clear it."""
+        code = check(lib.sock_error(self.handle, id))
+        return errno.errorcode[code] if code else None
+
+    def sendto(self, id: int, data: bytes, address: str | None = None, port: int = 0) -> int:
+        name = ffi.NULL
+        if address is not None:
+            name = ffi.new("struct sock_name *", {"addr": pack_address(address), "port": port})
+        return check(lib.sock_sendto(self.handle, id, data, len(data), name, ffi.NULL))
+
+    def recvfrom(self, id: int) -> tuple[bytes, str, int]:
+        buf, name = ffi.new("uint8_t[]", 65536), ffi.new("struct sock_name *")
+        n = check(lib.sock_recvfrom(self.handle, id, buf, 65536, name, ffi.NULL))
+        return bytes(ffi.buffer(buf, n)), unpack_address(bytes(ffi.buffer(name.addr))), name.port
+
+    def connect_udp(self, id: int, port: int, address: str | None = None) -> None:
+        check(lib.sock_connect(self.handle, id, pack_address(address or self.their), port))
+
+    def events(self) -> dict[int, int]:
+        return dict(self.stack.events())
+
+    def info(self, id: int) -> SocketInfo:
+        return next(row for row in self.stack.sockets() if row.id == id)
+
+    def state(self, id: int) -> str:
+        return self.info(id).state
+
+    def states(self) -> list[str]:
+        """Of all TCP sockets, sorted."""
+        return sorted(row.state for row in self.stack.sockets() if row.type == "tcp")
+
+    def counted(self, name: str) -> int:
+        """How much a counter grew since it was last asked for."""
+        value = self.stack.counters()[name]
+        grown, self._counted[name] = value - self._counted.get(name, 0), value
+        return grown
+
+    # --- conversations ---
+
+    def peer(self, to: int = 80, port: int = 40000, **options: Any) -> Peer:
+        return Peer(self, port, to, **options)
+
+    def established(
+        self,
+        listener: int | None = None,
+        *,
+        port: int = 40000,
+        mss: int | None = 1000,
+        ws: int | None = None,
+        ts: int | None = None,
+        win: int = 65535,
+        isn: int = 5_000_000,
+        **options: int,
+    ) -> tuple[Peer, int]:
+        """A connection that the peer opened: the peer, and our socket."""
+        own = listener is None
+        listener = self.listen(80, **options) if listener is None else listener
+        p = self.peer(port=port, isn=isn)
+        p.rx("S", seq=0, mss=mss, ws=ws, ts=ts, win=win)
+        p.expect("SA", seq=0, ack=1)
+        p.rx("A", seq=1, ack=1, win=win >> (ws or 0))
+        c = self.accept(listener)
+        if own:
+            self.free(listener)
+        return p, c
+
+    def connected(
+        self,
+        *,
+        mss: int | None = 1000,
+        ws: int | None = None,
+        ts: int | None = None,
+        win: int = 65535,
+        local_port: int = 50000,
+        **options: int,
+    ) -> tuple[Peer, int]:
+        """A connection that we opened: the peer, and our socket."""
+        c = self.connect(80, local_port=local_port, **options)
+        p = self.peer(port=80, to=local_port)
+        p.expect("S", seq=0)
+        p.rx("SA", seq=0, ack=1, mss=mss, ws=ws, ts=ts, win=win)
+        p.expect("A", seq=1, ack=1)
+        return p, c
+
+    # --- the end ---
+
+    def finish(self) -> None:
+        """Nothing unexpected left; and nothing is kept of what was."""
+        try:
+            self.expect_nothing()
+            for id in self.owned:
+                lib.sock_abort(self.handle, id)
+            self._run()
+            self.after("300s")
+            memory = self.stack.memory()
+            assert (memory["buffers"], memory["in_use"]) == (0, 0), f"buffers kept: {memory}"
+            assert memory["sockets"] == 0, f"sockets kept: {self.stack.sockets()}"
+            assert self.stack.counters()["TcpCurrEstab"] == 0
+            assert self.stack.run(self.now) == NEVER, "something still wants to run"
+        finally:
+            self.stack.close()
+
+
+class Peer:
+    """The other end of one TCP conversation. Numbers are relative to the SYN of each side.
+
+    ``rx`` fills in what it is not told: the next sequence number, an acknowledgement of all that was seen, and, once
+    ``ts`` was on a SYN, timestamps.
+    """
+
+    def __init__(
+        self, harness: Harness, port: int, to: int, *, isn: int = 5_000_000, address: str | None = None
+    ) -> None:
+        self.h = harness
+        self.port, self.to, self.isn = port, to, isn
+        self.address = address or harness.their
+        self.iss: int | None = None  # of the stack, once seen
+        self.next, self.seen = 0, 0
+        self.win = 65535
+        self.ts: int | None = None
+        self.ts_echo = 0
+
+    def segment(
+        self,
+        flags: str,
+        *,
+        seq: int | None = None,
+        ack: int | None = None,
+        data: bytes = b"",
+        win: int | None = None,
+        mss: int | None = None,
+        ws: int | None = None,
+        ts: int | tuple[int, int] | None = None,
+        options: list[Any] | None = None,
+    ) -> Packet:
+        """The segment, without Ethernet. ``ts``: our value, or both."""
+        seq = self.next if seq is None else seq
+        ack = self.seen if ack is None else ack
+        self.win = self.win if win is None else win
+        listed = list(options or [])
+        if mss is not None:
+            listed.append(("MSS", mss))
+        if ws is not None:
+            listed.append(("WScale", ws))
+        if ts is not None:
+            self.ts = ts[0] if isinstance(ts, tuple) else ts
+        if isinstance(ts, tuple):
+            listed.append(("Timestamp", ts))
+        elif self.ts is not None:
+            listed.append(("Timestamp", (self.ts, self.ts_echo if "A" in flags else 0)))
+        tcp = TCP(
+            sport=self.port,
+            dport=self.to,
+            seq=(self.isn + seq) % 2**32,
+            ack=((self.iss or 0) + ack) % 2**32 if "A" in flags else 0,
+            flags=flags,
+            window=self.win,
+            options=listed,
+        )
+        self.next = max(self.next, seq + len(data) + ("S" in flags) + ("F" in flags))
+        return self.h.ip(src=self.address) / tcp / data
+
+    def rx(self, flags: str, **fields: Any) -> None:
+        """A segment arrives."""
+        self.h.inject(self.segment(flags, **fields))
+        self.h._run()
+
+    def expect(
+        self,
+        flags: str,
+        *,
+        seq: int | None = None,
+        ack: int | None = None,
+        data: bytes | None = None,
+        length: int | None = None,
+        win: int | None = None,
+        mss: int | None = None,
+        ws: int | None = None,
+        ts: tuple[int | None, int] | None = None,
+        options: list[str] | None = None,
+        gso: int = 0,
+    ) -> TCP:
+        """This segment left, now. ``options``: the names of all that it carries."""
+        h = self.h
+        h._run()
+        assert h.sent, f"at {h._clock()} no {flags} left"
+        sent_gso = h.sent[0].gso
+        packet = h.expect_packet()
+        assert TCP in packet, f"not TCP: {packet.summary()}"
+        tcp, ip = packet[TCP], packet.payload
+        assert (ip.dst, tcp.sport, tcp.dport) == (self.address, self.to, self.port), packet.summary()
+        if "S" in str(tcp.flags):
+            self.iss = tcp.seq
+        payload = payload_of(tcp)
+        got = {
+            "flags": str(tcp.flags),
+            "seq": relative(tcp.seq, self.iss or 0),
+            "ack": relative(tcp.ack, self.isn) if "A" in str(tcp.flags) else None,
+            "data": payload,
+            "length": len(payload),
+            "win": tcp.window,
+            "mss": option(tcp, "MSS"),
+            "ws": option(tcp, "WScale"),
+            "ts": option(tcp, "Timestamp"),
+            "options": [name for name, _ in tcp.options if name != "NOP"],
+            "gso": sent_gso,
+        }
+        wanted = {
+            "flags": flags,
+            "seq": seq,
+            "ack": ack,
+            "data": data,
+            "length": length,
+            "win": win,
+            "mss": mss,
+            "ws": ws,
+            "options": options,
+            "gso": gso,
+        }
+        wrong = {k: (v, got[k]) for k, v in wanted.items() if v is not None and got[k] != v}
+        assert not wrong, f"at {h._clock()}, wanted and got: {wrong} in {tcp.summary()}"
+        if ts is not None:
+            assert got["ts"] is not None, "no timestamps"
+            assert ts[0] in (None, got["ts"][0]), f"TSval: wanted {ts[0]}, got {got['ts'][0]}"
+            assert ts[1] == got["ts"][1], f"TSecr: wanted {ts[1]}, got {got['ts'][1]}"
+        if got["ts"]:
+            self.ts_echo = got["ts"][0]
+        end = got["seq"] + len(payload) + ("S" in got["flags"]) + ("F" in got["flags"])
+        if "R" not in got["flags"]:
+            self.seen = max(self.seen, end)
+        return tcp
+
+    def expect_nothing(self) -> None:
+        self.h.expect_nothing()
+
+
+# --- packets ---
+
+
+def relative(number: int, base: int) -> int:
+    """``number - base`` in 32 bits, as a small signed number."""
+    return (number - base + 2**31) % 2**32 - 2**31
+
+
+def payload_of(tcp: Packet) -> bytes:
+    return b"" if isinstance(tcp.payload, NoPayload) else bytes(tcp.payload)
+
+
+def option(tcp: TCP, name: str) -> Any:
+    return next((value for key, value in tcp.options if key == name), None)
+
+
+def parse(frame: bytes, *, checksums: bool = True) -> Packet:
+    """A frame of the stack: well formed, and its sums right."""
+    packet = Ether(frame)
+    assert packet.src == OUR_MAC, f"from {packet.src}"
+    if IP in packet:
+        ip = packet[IP]
+        assert ip.len == len(frame) - 14, "the frame is as long as IP says"
+        assert internet_checksum(frame[14:34]) == 0, "IPv4 header checksum"
+        assert (ip.flags, ip.ttl, ip.ihl) == ("DF", 64, 5)
+        pseudo = frame[26:34] + struct.pack("!HH", ip.proto, ip.len - 20)
+        at, proto = 34, ip.proto
+    elif IPv6 in packet:
+        ip = packet[IPv6]
+        assert ip.plen == len(frame) - 54, "the frame is as long as IPv6 says"
+        pseudo = frame[22:54] + struct.pack("!IHH", ip.plen, 0, ip.nh)
+        at, proto = 54, ip.nh
+    else:
+        assert ARP in packet, packet.summary()
+        assert len(frame) == 42
+        return packet
+    if checksums:
+        bare = proto == socket.IPPROTO_ICMP
+        assert internet_checksum((b"" if bare else pseudo) + frame[at:]) == 0, f"checksum of {packet.summary()}"
+    if proto == socket.IPPROTO_UDP:
+        assert packet[UDP].chksum != 0
+    return packet
+
+
+def neighbour_answer(packet: Packet, silent: set[str]) -> bytes | None:
+    """What the neighbour answers that is asked for; ``b""`` never comes of it. None: the packet asks for nobody."""
+    if ARP in packet and packet[ARP].op == 1:
+        arp = packet[ARP]
+        if arp.pdst in silent:
+            return None
+        answer = ARP(op=2, hwsrc=PEER_MAC, psrc=arp.pdst, hwdst=arp.hwsrc, pdst=arp.psrc)
+        return bytes(Ether(src=PEER_MAC, dst=arp.hwsrc) / answer)
+    if ICMPv6ND_NS in packet:
+        target = packet[ICMPv6ND_NS].tgt
+        if target in silent:
+            return None
+        advert = ICMPv6ND_NA(tgt=target, R=0, S=1, O=1) / ICMPv6NDOptDstLLAddr(lladdr=PEER_MAC)
+        return bytes(Ether(src=PEER_MAC, dst=OUR_MAC) / IPv6(src=target, dst=packet[IPv6].src, hlim=255) / advert)
+    return None
+
+
+def quoted(packet: Packet) -> bytes:
+    """The packet that an ICMP error quotes."""
+    layer = packet[ICMP] if ICMP in packet else packet[IPv6].payload
+    return bytes(layer)[8:]
+
+
+@contextlib.contextmanager
+def fails(name: str) -> Iterator[None]:
+    """The block raises the OSError of that errno: ``with fails("ENETUNREACH"): ...``"""
+    with pytest.raises(OSError) as caught:
+        yield
+    assert errno.errorcode[caught.value.errno or 0] == name, caught.value
+
+
+def segments(data: bytes, mss: int) -> Iterator[bytes]:
+    """``data`` in pieces of ``mss``."""
+    for at in range(0, len(data), mss):
+        yield data[at : at + mss]
