@@ -214,10 +214,6 @@ static bool acceptable(struct stack *s, struct tcp *t, const struct segment *g)
 /* Cut off what lies outside the window: p's own window becomes what is new and fits. */
 static void trim(struct tcp *t, struct segment *g)
 {
-    if (g->flags & TH_SYN) { /* a SYN that got here is old: its data is not */
-        g->seq = seq_add(g->seq, 1);
-        g->flags &= (uint8_t)~TH_SYN;
-    }
     if (seq_lt(g->seq, t->rcv_nxt)) {
         uint32_t old = (uint32_t)seq_diff(t->rcv_nxt, g->seq);
         uint32_t cut = old < g->len ? old : g->len;
@@ -403,6 +399,12 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
         sock_mark_dirty(s, &t->k);
         goto drop;
     }
+    if (t->state == SYN_RECV && g->flags & TH_SYN && seq_eq(g->seq, t->irs)) {
+        /* Both opened at once, and this is its answer (3.5, figure 7): what counts is the ACK behind the SYN that we have. */
+        g->seq = seq_add(g->seq, 1);
+        g->flags &= (uint8_t)~TH_SYN;
+        g->wnd >>= t->shift_out; /* in a SYN not scaled */
+    }
     if (!acceptable(s, t, g)) {
         if (t->state == TIME_WAIT && g->flags & TH_FIN) /* eighth, TIME-WAIT: it has not heard us; wait again */
             tcp_timer_set(s, t, T_WAIT, s->now + TCP_WAIT);
@@ -416,7 +418,7 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
         take_reset(s, t, g);
         goto drop;
     }
-    if (g->flags & TH_SYN && !(t->state == SYN_RECV && seq_eq(g->seq, t->irs))) { /* RFC 5961 4.2 */
+    if (g->flags & TH_SYN) { /* RFC 5961 4.2 */
         challenge(s, t);
         goto drop;
     }
