@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, IPv6
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, ICMPv6NDOptSrcLLAddr, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import NoPayload, Packet
 
@@ -169,6 +169,16 @@ class Harness:
         layer = IP if self.family == 4 else IPv6
         return layer(**{"src": self.their, "dst": self.ours, **fields})
 
+    def meet(self) -> None:
+        """Let the stack learn where the peer is, so that nothing has to wait for that."""
+        if self.family == 4:
+            arp = ARP(op=1, hwsrc=PEER_MAC, psrc=self.their, pdst=self.ours)
+            self.inject(Ether(src=PEER_MAC, dst=OUR_MAC) / arp)
+        else:
+            ns = ICMPv6ND_NS(tgt=self.ours) / ICMPv6NDOptSrcLLAddr(lladdr=PEER_MAC)
+            self.inject(Ether(src=PEER_MAC, dst=OUR_MAC) / self.ip(hlim=255) / ns)
+        self.expect_packet()
+
     def frames(self) -> list[Sent]:
         """All that has left and was not looked at yet."""
         self._run()
@@ -266,6 +276,9 @@ class Harness:
         n = check(lib.sock_recvfrom(self.handle, id, buf, 65536, name, ffi.NULL))
         return bytes(ffi.buffer(buf, n)), unpack_address(bytes(ffi.buffer(name.addr))), name.port
 
+    def connect_again(self, id: int) -> None:
+        check(lib.sock_connect(self.handle, id, pack_address(self.their), 80))
+
     def connect_udp(self, id: int, port: int, address: str | None = None) -> None:
         check(lib.sock_connect(self.handle, id, pack_address(address or self.their), port))
 
@@ -280,6 +293,7 @@ class Harness:
 
     def states(self) -> list[str]:
         """Of all TCP sockets, sorted."""
+        self._run()
         return sorted(row.state for row in self.stack.sockets() if row.type == "tcp")
 
     def counted(self, name: str) -> int:
@@ -557,7 +571,7 @@ def quoted(packet: Packet) -> bytes:
 @contextlib.contextmanager
 def fails(name: str) -> Iterator[None]:
     """The block raises the OSError of that errno: ``with fails("ENETUNREACH"): ...``"""
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError) as caught:  # noqa: PT011 (which one is what is asked here)
         yield
     assert errno.errorcode[caught.value.errno or 0] == name, caught.value
 
