@@ -1,0 +1,635 @@
+"""TCP data (RFC 9293 3.7, 3.8; RFC 5681): both ways, out of order, windows, acknowledgements, Nagle."""
+
+from __future__ import annotations
+
+import random
+
+from scapy.layers.inet import TCP
+
+from libos._native import lib
+from libos.errors import check
+from libos.net.stack import Link
+
+from .harness import READ, WRITE, fails, internet_checksum, payload_of, segments
+
+
+def lengths(h):
+    """Of the segments that left just now."""
+    return [len(payload_of(s.packet[TCP])) for s in h.frames()]
+
+
+# --- receiving ---
+
+
+def test_in_order(h):
+    p, c = h.established()
+    p.rx("PA", seq=1, data=b"hello ")
+    p.rx("PA", seq=7, data=b"world")
+    assert h.events()[c] & READ
+    assert h.recv(c, 3) == b"hel"
+    assert h.events()[c] & READ  # a level: there is more
+    assert h.recv(c) == b"lo world"
+    with fails("EAGAIN"):
+        h.recv(c)
+    assert h.events() == {}
+    h.after("40ms")
+    p.expect("A", seq=1, ack=12)
+
+
+def test_sequence_numbers_wrap(h):
+    """RFC 9293 3.4"""
+    p, c = h.established(isn=2**32 - 3)
+    p.rx("PA", seq=1, data=b"abcdefgh")
+    p.rx("PA", seq=9, data=b"ij")
+    assert h.recv(c) == b"abcdefghij"
+    h.after("40ms")
+    p.expect("A", ack=11)
+
+
+def test_delayed_ack(h):
+    """RFC 9293 3.8.6.3: within 500 ms (here 40), and at every second full segment"""
+    p, _ = h.established()
+    h.at("100ms")
+    p.rx("A", data=b"x" * 1000)
+    h.at("139ms").expect_nothing()
+    h.at("140ms")
+    p.expect("A", ack=1001)
+    h.at("200ms")
+    p.rx("A", data=b"x" * 1000)
+    h.expect_nothing()
+    p.rx("A", data=b"x" * 1000)
+    p.expect("A", ack=3001)
+    h.at("1s").expect_nothing()
+    assert h.counted("TcpExtDelayedACKs") == 1
+
+
+def test_data_carries_the_ack(h):
+    """RFC 9293 3.8.6.3, piggyback: then none is sent by itself."""
+    p, c = h.established()
+    p.rx("PA", data=b"question")
+    h.send(c, b"answer")
+    p.expect("PA", ack=9, data=b"answer")
+    h.after("100ms").expect_nothing()
+    p.rx("A")
+
+
+def test_out_of_order(h):
+    """RFC 5681 4.2: an ACK at once for each segment ahead of the gap, and one when it is filled."""
+    p, c = h.established()
+    p.rx("A", seq=4, data=b"def")
+    p.expect("A", ack=1)
+    p.rx("A", seq=10, data=b"jkl")
+    p.expect("A", ack=1)
+    with fails("EAGAIN"):
+        h.recv(c)
+    p.rx("A", seq=1, data=b"abc")
+    p.expect("A", ack=7)
+    p.rx("A", seq=7, data=b"ghi")
+    p.expect("A", ack=13)
+    assert h.recv(c) == b"abcdefghijkl"
+    assert h.counted("TcpExtTCPOFOQueue") == 2
+
+
+def test_overlaps(h):
+    """RFC 9293 3.10.7.4, seventh: each byte once, whichever segments it came in."""
+    p, c = h.established()
+    text = b"abcdefghijklmnopqrstuvwxyz"
+    for a, b in [(10, 14), (12, 16), (8, 12), (9, 15), (20, 26), (18, 26), (3, 26), (10, 12), (0, 5), (0, 26)]:
+        p.rx("A", seq=1 + a, data=text[a:b])
+    h.frames()
+    assert h.recv(c) == text
+
+
+def test_copies_that_differ(h):
+    """What has been delivered stays as it was; ahead of that one of the copies counts, and each place once."""
+    p, c = h.established()
+    p.rx("A", seq=4, data=b"DEF")
+    p.rx("A", seq=5, data=b"efgh")
+    p.rx("A", seq=3, data=b"cd")
+    p.rx("A", seq=1, data=b"ab")
+    p.rx("A", seq=1, data=b"XXXXXXXXi")
+    h.frames()
+    assert h.recv(c) == b"abcDEFghi"
+
+
+def test_an_old_segment_is_acknowledged_again(h):
+    """RFC 9293 3.10.7.4, first"""
+    p, c = h.established()
+    p.rx("PA", seq=1, data=b"hello")
+    h.after("40ms")
+    p.expect("A", ack=6)
+    p.rx("PA", seq=1, data=b"hello")
+    p.expect("A", ack=6)
+    assert h.recv(c) == b"hello"
+    with fails("EAGAIN"):
+        h.recv(c)
+
+
+def test_partly_old(h):
+    p, c = h.established()
+    p.rx("PA", seq=1, data=b"hello")
+    p.rx("PA", seq=3, data=b"llo world")
+    p.expect("A", ack=12)
+    assert h.recv(c) == b"hello world"
+
+
+def test_fin_out_of_order(h):
+    p, c = h.established()
+    p.rx("FA", seq=4, data=b"def")
+    p.expect("A", ack=1)
+    p.rx("A", seq=1, data=b"abc")
+    p.expect("A", ack=8)
+    assert h.recv(c) == b"abcdef"
+    assert h.recv(c) == b""
+    assert h.state(c) == "CLOSE-WAIT"
+
+
+def test_a_bare_fin_out_of_order(h):
+    p, c = h.established()
+    p.rx("FA", seq=4)
+    p.expect("A", ack=1)
+    p.rx("A", seq=1, data=b"abc")
+    p.expect("A", ack=5)
+    assert (h.recv(c), h.recv(c)) == (b"abc", b"")
+
+
+def test_nothing_counts_behind_a_fin(h):
+    """RFC 9293 3.10.7.4, seventh: this should not occur; it is ignored, and not kept."""
+    p, c = h.established()
+    p.rx("A", seq=9, data=b"behind")
+    p.expect("A", ack=1)
+    p.rx("FA", seq=1, data=b"end")
+    p.expect("A", ack=5)
+    p.rx("PA", seq=5, data=b"more")
+    assert (h.recv(c), h.recv(c)) == (b"end", b"")
+    assert h.stack.memory()["buffers"] == 0
+
+
+def test_urgent_and_unknown_flags_are_plain_data(h):
+    p, c = h.established()
+    p.rx("UPAEC", data=b"now")
+    assert h.recv(c) == b"now"
+    h.after("40ms")
+    p.expect("A", ack=4)
+
+
+def test_no_ack_flag_no_data(h):
+    """RFC 9293 3.10.7.4, fifth: if the ACK bit is off, drop."""
+    p, c = h.established()
+    p.rx("P", data=b"x")
+    h.after("1s").expect_nothing()
+    with fails("EAGAIN"):
+        h.recv(c)
+
+
+# --- our window ---
+
+
+def test_the_window_shuts_and_opens(harness, family):
+    """RFC 9293 3.8.6: told is kept; 3.8.6.2.2: it opens by a segment at least, and then we say so."""
+    h = harness(family, rcvbuf=4000)
+    p, c = h.established()
+    assert p.win == 65535
+    for at in range(1, 4001, 1000):
+        p.rx("A", seq=at, data=b"x" * 1000)
+    assert [s.packet[TCP].window for s in h.frames()] == [2000, 0]
+    p.rx("A", seq=4001, data=b"y")  # a probe of one byte, RFC 9293 3.8.6.1
+    p.expect("A", ack=4001, win=0)
+    h.recv(c, 900)
+    h.expect_nothing()
+    h.recv(c, 100)
+    p.expect("A", ack=4001, win=1000)
+    p.rx("A", seq=4001, data=b"z" * 1000)
+    h.after("40ms")
+    p.expect("A", ack=5001, win=0)
+    assert h.recv(c) == b"x" * 3000 + b"z" * 1000
+    p.expect("A", ack=5001, win=4000)
+
+
+def test_what_does_not_fit_the_window_is_cut(harness, family):
+    """RFC 9293 3.10.7.4: trimmed to the window; the FIN behind it with it"""
+    h = harness(family, rcvbuf=1000)
+    p, c = h.established()
+    p.rx("FA", seq=1, data=b"x" * 1100)
+    p.expect("A", ack=1001, win=0)
+    assert len(h.recv(c)) == 1000
+    assert h.state(c) == "ESTABLISHED"
+    p.expect("A", win=1000)
+
+
+def test_a_fin_fits_into_a_shut_window(harness, family):
+    """The peer fills the window and closes; then both closes must go through."""
+    h = harness(family, rcvbuf=1000)
+    p, c = h.established()
+    p.rx("A", seq=1, data=b"x" * 1000)
+    h.after("40ms")
+    p.expect("A", ack=1001, win=0)
+    p.rx("FA", seq=1001)
+    p.expect("A", ack=1002, win=0)
+    assert len(h.recv(c)) == 1000
+    assert h.recv(c) == b""
+    h.free(c)
+    p.expect("FA", seq=1, ack=1002)
+    p.rx("A", seq=1002, ack=2)
+    assert h.states() == []
+
+
+def test_data_and_fin_that_end_with_the_window(harness, family):
+    h = harness(family, rcvbuf=1000)
+    p, c = h.established()
+    p.rx("FA", seq=1, data=b"x" * 1000)
+    p.expect("A", ack=1002, win=0)
+    assert (len(h.recv(c)), h.recv(c)) == (1000, b"")
+    h.send(c, b"bye")
+    p.expect("PA", seq=1, data=b"bye")
+    p.rx("A", seq=1002, ack=4)
+    h.free(c)
+    p.expect("FA", seq=4)
+    p.rx("A", seq=1002, ack=5)
+    assert h.states() == []
+
+
+def test_a_smaller_buffer_takes_nothing_back(h):
+    """RFC 9293 3.8.6: do not shrink the window"""
+    p, c = h.established(SO_RCVBUF=8192)
+    h.set(c, SO_RCVBUF=4096)
+    p.rx("A", seq=1, data=b"x" * 1000)
+    p.rx("A", seq=1001, data=b"x" * 1000)
+    p.expect("A", ack=2001, win=8192 - 2000)
+
+
+# --- sending ---
+
+
+def test_in_whole_segments(h):
+    p, c = h.established()
+    h.send(c, b"x" * 2500)
+    p.expect("A", seq=1, length=1000)
+    p.expect("A", seq=1001, length=1000)
+    h.expect_nothing()  # Nagle: the rest is not full, and something is under way
+    p.rx("A", ack=1001)
+    h.expect_nothing()
+    p.rx("A", ack=2001)
+    p.expect("PA", seq=2001, length=500)
+    p.rx("A")
+
+
+def test_many_small_writes_become_few_segments(h):
+    p, c = h.established()
+    for _ in range(100):
+        h.send(c, b"0123456789")
+    p.expect("PA", data=b"0123456789" * 100)
+    p.rx("A")
+
+
+def test_nagle(h):
+    """RFC 9293 3.7.4: one small segment at a time"""
+    p, c = h.established()
+    h.send(c, b"a")
+    p.expect("PA", data=b"a")
+    h.send(c, b"b")
+    h.send(c, b"c")
+    h.expect_nothing()
+    p.rx("A", ack=2)
+    p.expect("PA", data=b"bc")
+    p.rx("A")
+
+
+def test_nodelay(h):
+    """RFC 9293 3.7.4: the application can turn it off, also for what waits."""
+    p, c = h.established()
+    h.send(c, b"a")
+    p.expect("PA", data=b"a")
+    h.send(c, b"b")
+    h.expect_nothing()
+    h.set(c, TCP_NODELAY=1)
+    p.expect("PA", data=b"b")
+    h.send(c, b"c")
+    p.expect("PA", data=b"c")
+    p.rx("A")
+
+
+def test_accepted_sockets_inherit(h):
+    listener = h.listen(80, TCP_NODELAY=1, SO_KEEPALIVE=1, TCP_KEEPIDLE=77)
+    _, c = h.established(listener)
+    assert lib.sock_getopt(h.handle, c, 6, 1) == 1
+    assert lib.sock_getopt(h.handle, c, 6, 4) == 77
+
+
+def test_the_last_bytes_go_with_the_fin(h):
+    """Nagle does not hold what a FIN follows."""
+    p, c = h.established()
+    h.send(c, b"a")
+    p.expect("PA")
+    h.send(c, b"b")
+    h.shutdown(c)
+    p.expect("FPA", seq=2, data=b"b")
+    p.rx("A", ack=4)
+
+
+def test_slow_start(h):
+    """RFC 5681 3.1, RFC 6928: ten segments, and one more for each that is acknowledged"""
+    p, c = h.established()
+    h.send(c, b"x" * 100_000)
+    assert lengths(h) == [1000] * 10
+    p.rx("A", ack=2001)
+    assert lengths(h) == [1000] * 4
+    p.rx("A", ack=14001)
+    assert lengths(h) == [1000] * 24
+
+
+def test_idle_restarts_slow(h):
+    """RFC 5681 4.1: after an RTO of silence the window is the initial one again."""
+    p, c = h.established()
+    acked = 1
+    for _ in range(2):
+        h.send(c, b"x" * 20_000)
+        while got := lengths(h):
+            acked += sum(got)
+            p.rx("A", ack=acked)
+    assert h.info(c).cwnd > 20_000
+    h.after("10s")
+    h.send(c, b"x" * 100_000)
+    assert lengths(h) == [1000] * 10
+
+
+def test_no_more_than_their_window(h):
+    p, c = h.established(win=2500)
+    h.send(c, b"x" * 10_000)
+    assert lengths(h) == [1000, 1000]  # 500 more would be silly
+    p.rx("A", ack=2001, win=2500)
+    assert lengths(h) == [1000, 1000]
+
+
+def test_a_small_window_is_not_silly(h):
+    """RFC 9293 3.8.6.2.1 (3): half of the largest window that was seen is worth a segment"""
+    p, c = h.established(win=800)
+    h.send(c, b"x" * 10_000)
+    p.expect("A", length=800)
+    p.rx("A", ack=801, win=300)
+    h.expect_nothing()
+    p.rx("A", ack=801, win=400)
+    p.expect("A", length=400)
+
+
+def test_a_window_that_stays_silly_is_used_after_a_while(h):
+    """RFC 9293 3.8.6.2.1 (4): the override time-out"""
+    p, c = h.established(win=800)
+    h.send(c, b"x" * 10_000)
+    p.expect("A", length=800)
+    p.rx("A", ack=801, win=100)
+    h.after("199ms").expect_nothing()
+    h.after("1ms")
+    p.expect("A", length=100)
+
+
+def test_window_updates_are_taken_from_newer_segments_only(h):
+    """RFC 9293 3.10.7.4, fifth: SND.WL1, SND.WL2"""
+    p, c = h.established(win=1000)
+    p.rx("A", seq=1, data=b"ab", win=3000)
+    h.send(c, b"x" * 10_000)
+    assert lengths(h) == [1000] * 3
+    p.rx("A", seq=1, ack=1, win=8000)  # older than the one above
+    h.frames()
+    assert h.info(c).tx_queue == 10_000
+    p.rx("A", seq=3, ack=1, win=5000)
+    assert lengths(h) == [1000] * 2
+
+
+def test_a_window_that_shrinks(h):
+    """RFC 9293 3.8.6: discouraged, but to be lived with: nothing new, and no crash"""
+    p, c = h.established(win=8000)
+    h.send(c, b"x" * 20_000)
+    assert lengths(h) == [1000] * 8
+    p.rx("A", ack=1001, win=1000)
+    h.expect_nothing()
+    p.rx("A", ack=8001, win=1000)
+    assert lengths(h) == [1000]
+
+
+# --- zero window ---
+
+
+def test_zero_window_is_probed(h):
+    """RFC 9293 3.8.6.1: first after an RTO, then doubling; for as long as the peer answers"""
+    p, c = h.established(win=0)
+    h.send(c, b"x" * 500)
+    h.expect_nothing()
+    h.after("200ms" if h.info(c).srtt else "1s")
+    for wait in ("400ms", "800ms", "1600ms", "3200ms", "6400ms"):
+        p.expect("A", seq=0, length=0)  # old, so that it must be answered
+        p.rx("A", ack=1, win=0)
+        h.after(wait)
+    p.expect("A", seq=0, length=0)
+    p.rx("A", ack=1, win=500)
+    p.expect("PA", seq=1, length=500)
+    p.rx("A")
+    assert h.counted("TcpExtTCPWinProbe") == 6
+
+
+def test_zero_window_for_an_hour(h):
+    """RFC 9293 3.8.6.1: it may stay shut for ever."""
+    p, c = h.established(win=0)
+    h.send(c, b"x")
+    for _ in range(40):
+        h.after("120s")
+        for s in h.frames():
+            assert len(payload_of(s.packet[TCP])) == 0
+        p.rx("A", ack=1, win=0)
+    assert h.state(c) == "ESTABLISHED"
+    p.rx("A", ack=1, win=1)
+    p.expect("PA", length=1)
+    p.rx("A")
+
+
+def test_a_window_that_shut_over_data_under_way(h):
+    """RFC 9293 3.8.6.1: not given up while the peer says that it is there; given up when it does not."""
+    p, c = h.established()
+    h.send(c, b"x" * 1000)
+    p.expect("PA")
+    p.rx("A", ack=1, win=0)
+    for _ in range(30):
+        h.after("120s")
+        assert h.frames()
+        p.rx("A", ack=1, win=0)
+    assert h.state(c) == "ESTABLISHED"
+    p.rx("A", ack=1001, win=1000)
+    h.send(c, b"y")
+    p.expect("PA", data=b"y")
+    p.rx("A", ack=1002)
+
+
+def test_a_shut_window_and_nobody_there(h):
+    p, c = h.established()
+    h.send(c, b"x" * 1000)
+    p.expect("PA")
+    p.rx("A", ack=1, win=0)
+    h.after("1800s")
+    h.frames()
+    assert h.error(c) == "ETIMEDOUT"
+
+
+def test_an_orphan_does_not_probe_for_ever(h):
+    """RFC 9293 3.8.6.1 is for connections that somebody wants."""
+    p, c = h.established(win=0)
+    h.send(c, b"x")
+    h.free(c)
+    for _ in range(20):
+        h.after("120s")
+        h.frames()
+        p.rx("A", ack=1, win=0)
+    h.frames()
+    assert h.states() == []
+
+
+# --- events and buffers ---
+
+
+def test_send_takes_what_fits(harness, family):
+    """Short, then EAGAIN; EV_WRITE when a third is free again."""
+    h = harness(family, sndbuf=30_000)
+    p, c = h.established()
+    check(lib.sock_want(h.handle, c, READ | WRITE))
+    assert h.send(c, b"x" * 100_000) == 30_000
+    with fails("EAGAIN"):
+        h.send(c, b"x")
+    assert lengths(h) == [1000] * 10
+    assert h.events() == {}
+    p.rx("A", ack=9001)
+    h.frames()
+    assert h.events() == {}
+    p.rx("A", ack=10001)
+    h.frames()
+    assert h.events() == {c: WRITE}
+    assert h.send(c, b"x" * 100_000) == 10_000
+
+
+def test_paused_reading(h):
+    p, c = h.established()
+    p.rx("PA", data=b"x")
+    assert h.events() == {c: READ}
+    check(lib.sock_want(h.handle, c, 0))
+    assert h.events() == {}
+    p.rx("PA", data=b"y")
+    assert h.events() == {}
+    check(lib.sock_want(h.handle, c, READ))
+    assert h.events() == {c: READ}
+    h.after("40ms")
+    h.frames()
+
+
+def test_bytes_are_what_was_sent(h):
+    """Across buffers, segments, small and large writes"""
+    random_ = random.Random(5)
+    p, c = h.established()
+    data = random_.randbytes(200_000)
+    off, got = 0, bytearray()
+    while len(got) < len(data):
+        if off < len(data):
+            off += h.send(c, data[off : off + random_.choice([1, 10, 999, 1000, 1001, 30_000])])
+        for s in h.frames():
+            tcp = s.packet[TCP]
+            assert tcp.seq == (p.iss + 1 + len(got)) % 2**32
+            got += payload_of(tcp)
+        p.rx("A", ack=1 + len(got))
+    assert bytes(got) == data
+
+
+def test_bytes_are_what_was_received(h):
+    random_ = random.Random(6)
+    p, c = h.established()
+    data, at, got = random_.randbytes(100_000), 0, bytearray()
+    while at < len(data):
+        n = random_.choice([1, 10, 500, 1000])
+        p.rx("A", seq=1 + at, data=data[at : at + n])
+        at += n
+        if random_.random() < 0.3:
+            got += h.recv(c, random_.choice([1, 100, 100_000]))
+        h.frames()
+    while len(got) < len(data):
+        got += h.recv(c)
+    assert bytes(got) == data
+    h.after("40ms")
+    h.frames()
+
+
+# --- links that cut and join ---
+
+
+def test_tso(harness, family):
+    """A link that cuts gets one frame of many segments: whole ones, and not beyond 64 KiB."""
+    h = harness(family, caps=Link.CSUM | Link.TSO)
+    p, c = h.established(ws=4)
+    h.send(c, b"x" * 9500)
+    p.expect("PA", seq=1, length=9500, gso=1000)
+    p.rx("A", win=65535)
+    sent = 0
+    for _ in range(6):
+        p.rx("A", win=65535)
+        h.send(c, b"x" * 200_000)
+        for s in h.frames():
+            n = len(payload_of(s.packet[TCP]))
+            assert len(s.packet) <= 65535 + 14
+            assert s.gso == (1000 if n > 1000 else 0)
+            assert n % 1000 == 0
+            sent = max(sent, n)
+            p.seen += n
+    assert sent == 63_000
+    p.rx("R")
+
+
+def test_partial_checksums(harness, family):
+    """LINK_CSUM: the field holds the pseudo header's sum, and the link adds the rest (virtio 1.2, 5.1.6.2)."""
+    h = harness(family, caps=Link.CSUM)
+    p, c = h.established()
+    h.send(c, b"data")
+    packet = h.expect_packet()
+    tcp = packet[TCP]
+    whole = bytes(tcp)
+    right = tcp.copy()
+    del right.chksum
+    wanted = (
+        (packet.payload.__class__(src=h.ours, dst=h.their) / right)
+        .__class__(bytes(packet.payload.__class__(src=h.ours, dst=h.their) / right))[TCP]
+        .chksum
+    )
+    assert internet_checksum(whole) == wanted
+    p.rx("A", ack=5)
+
+
+def test_joined_segments_come_in_as_one(harness, family):
+    """A frame of 64 KiB, as a link with LRO delivers it"""
+    h = harness(family, caps=Link.ALL)
+    p, c = h.established(ws=4)
+    data = random.Random(1).randbytes(60_000)
+    p.rx("A", data=data)
+    p.expect("A", ack=60_001)
+    assert h.recv(c) == data
+
+
+def test_loopback(harness, family):
+    """127.0.0.1 and ::1, through the stack's own link, segments of 64 KiB"""
+    h = harness(family)
+    listener = h.listen(80)
+    a = h.connect(80, "127.0.0.1" if family == 4 else "::1")
+    h.after("1ms")
+    b = h.accept(listener)
+    data, got = random.Random(2).randbytes(500_000), bytearray()
+    assert h.send(a, data) == len(data)
+    for _ in range(1000):
+        h.after("1ms")
+        try:
+            got += h.recv(b)
+        except BlockingIOError:
+            continue
+        if len(got) == len(data):
+            break
+    assert bytes(got) == data
+    assert h.counted("TcpRetransSegs") == 0
+    h.free(a)
+    h.after("1ms")
+    assert h.recv(b) == b""
+
+
+def test_segments_of_helper():
+    assert list(segments(b"abcde", 2)) == [b"ab", b"cd", b"e"]
