@@ -12,9 +12,10 @@
 /* Whole chunks: a clone (no bytes); a header or a bare acknowledgement; an Ethernet frame; a large write; a 64 KiB
  * segment with its headers and headroom. */
 static const uint32_t chunk_size[PBUF_CLASSES] = {128, 512, 2304, 16640, 68608};
-/* What is carved stays carved: so a size and all smaller ones together get this many eighths of the limit and no more, or
- * a flood of small packets would leave no place for a large one for ever after. Large chunks serve for small ones. */
-static const uint8_t share[PBUF_CLASSES] = {1, 2, 5, 7, 8};
+/* What is carved stays carved: so a size and all smaller ones together get this many sixteenths of the limit and no more,
+ * or a flood of small packets would leave no place for a large one for ever after. Large chunks serve for small ones.
+ * Frames get more than pbuf_pressure() allows, so that it is felt before there is nothing left to receive into. */
+static const uint8_t share[PBUF_CLASSES] = {2, 6, 15, 15, 16};
 #define RUN_BYTES 65536
 
 _Static_assert(sizeof(struct pbuf) <= 128, "a clone is one struct pbuf");
@@ -42,8 +43,9 @@ void pbuf_pool_free(struct pbuf_pool *pool)
 
 static bool carve(struct pbuf_pool *pool, unsigned class)
 {
-    uint32_t size = chunk_size[class], n = size < RUN_BYTES ? RUN_BYTES / size : 1;
-    uint64_t smaller = 0, most = pool->limit / 8 * share[class];
+    uint64_t run = pool->limit / 64 < RUN_BYTES ? pool->limit / 64 : RUN_BYTES; /* a small pool is not spent on three */
+    uint32_t size = chunk_size[class], n = size < run ? (uint32_t)(run / size) : 1;
+    uint64_t smaller = 0, most = pool->limit / 16 * share[class];
     for (unsigned c = 0; c <= class; c++)
         smaller += pool->carved_of[c];
     while (n && (pool->carved + (uint64_t)n * size > pool->limit || smaller + (uint64_t)n * size > most))

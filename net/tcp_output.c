@@ -110,6 +110,8 @@ static enum reason decide(struct tcp *t, uint32_t burst, struct plan *plan)
             plan->len = t->out_bytes < t->mss ? t->out_bytes : t->mss;
             if (plan->len > sent)
                 plan->len = sent;
+            if (plan->len && plan->len == t->out_bytes)
+                plan->flags |= TH_PSH;
             if (plan->len)
                 return SEND_AGAIN;
             if (t->fin_sent) {

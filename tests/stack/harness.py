@@ -276,8 +276,8 @@ class Harness:
         n = check(lib.sock_recvfrom(self.handle, id, buf, 65536, name, ffi.NULL))
         return bytes(ffi.buffer(buf, n)), unpack_address(bytes(ffi.buffer(name.addr))), name.port
 
-    def connect_again(self, id: int) -> None:
-        check(lib.sock_connect(self.handle, id, pack_address(self.their), 80))
+    def connect_again(self, id: int, port: int = 80) -> None:
+        check(lib.sock_connect(self.handle, id, pack_address(self.their), port))
 
     def connect_udp(self, id: int, port: int, address: str | None = None) -> None:
         check(lib.sock_connect(self.handle, id, pack_address(address or self.their), port))
