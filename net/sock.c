@@ -156,6 +156,12 @@ void sock_destroy(struct stack *s, struct sock *k)
     free(k);
 }
 
+void sock_orphan(struct stack *s, struct sock *k)
+{
+    k->orphan = true;
+    list_remove(&s->ready, k, READY);
+}
+
 void sock_mark_dirty(struct stack *s, struct sock *k) { list_push(&s->dirty, k, DIRTY); }
 
 void sock_mark_ready(struct stack *s, struct sock *k)

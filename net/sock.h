@@ -55,6 +55,7 @@ void sock_table_free(struct stack *s);
 struct sock *sock_new(struct stack *s, size_t size, const struct sock_ops *ops, int type, int family, int *error);
 struct sock *sock_find(struct stack *s, int64_t id); /* NULL: dead, or an orphan */
 void sock_destroy(struct stack *s, struct sock *k);
+void sock_orphan(struct stack *s, struct sock *k); /* its owner has let go: no event will name it any more */
 
 void sock_mark_dirty(struct stack *s, struct sock *k);
 void sock_mark_ready(struct stack *s, struct sock *k);

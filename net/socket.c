@@ -171,7 +171,7 @@ int sock_abort(struct stack *s, int64_t id)
         sock_destroy(s, k);
         return 0;
     }
-    k->orphan = true;
+    sock_orphan(s, k);
     tcp_abort(s, tcp_of(k));
     return 0;
 }

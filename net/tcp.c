@@ -87,7 +87,7 @@ void tcp_end(struct stack *s, struct tcp *t, int error)
         count(s, C_TcpEstabResets);
     bool unaccepted = t->parent;
     if (unaccepted)
-        t->k.orphan = true; /* no owner has ever seen it */
+        sock_orphan(s, &t->k); /* no owner has ever seen it */
     if (error) /* what came before it is still there to be read */
         tcp_queues_cut(s, t);
     tcp_on(s, t, ON_END);
@@ -226,7 +226,7 @@ int tcp_connect(struct stack *s, struct tcp *t, const struct addr *addr, unsigne
 
 void tcp_close(struct stack *s, struct tcp *t)
 {
-    t->k.orphan = true;
+    sock_orphan(s, &t->k);
     t->k.error = 0;
     if (t->in.head && t->state != CLOSED && t->state != TIME_WAIT) {
         /* RFC 2525 2.17, RFC 9293 3.6.1: what it sent is thrown away, it should know */

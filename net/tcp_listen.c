@@ -163,7 +163,7 @@ void tcp_listener_close(struct stack *s, struct tcp *l)
 {
     while (l->listener.half || l->listener.first) {
         struct tcp *t = l->listener.half ? l->listener.half : l->listener.first;
-        t->k.orphan = true;
+        sock_orphan(s, &t->k);
         tcp_abort(s, t);
     }
 }
@@ -216,7 +216,7 @@ int sock_reject(struct stack *s, int64_t id, int error)
         icmp_error(s, error == ENETUNREACH ? ICMP_NO_ROUTE : error == EACCES ? ICMP_PROHIBITED : ICMP_NO_HOST, t->syn,
                    &m);
     }
-    k->orphan = true;
+    sock_orphan(s, k);
     tcp_end(s, t, 0);
     return 0;
 }
