@@ -70,7 +70,7 @@ int tcp_listen(struct stack *s, struct tcp *t, unsigned backlog, unsigned flags)
 {
     struct sock *k = &t->k;
     if (t->state == LISTEN) {
-        t->listener.backlog = backlog;
+        t->listener.backlog = backlog ? backlog : 1;
         return 0;
     }
     if (k->rport)
