@@ -192,7 +192,7 @@ int sock_admit(struct stack *s, int64_t id)
     if (k->type != SOCK_STREAM || !tcp_of(k)->held)
         return -EINVAL;
     struct tcp *t = tcp_of(k);
-    t->held = false;
+    t->held = false; /* if it was reset meanwhile, its error tells */
     pbuf_free(&s->pool, t->syn);
     t->syn = NULL;
     sock_mark_dirty(s, k);
@@ -207,6 +207,8 @@ int sock_reject(struct stack *s, int64_t id, int error)
     struct tcp *t = tcp_of(k);
     if (k->type != SOCK_STREAM || !t->held)
         return -EINVAL;
+    if (t->state == CLOSED) /* reset by who asked: nobody is there to hear it */
+        return sock_free(s, id);
     struct ip_meta m = {.src = k->remote, .dst = k->local, .ip_off = t->syn->mark, .proto = PROTO_TCP,
                         .proto_at = (uint16_t)t->syn->mark2};
     if (error == ECONNREFUSED || error == ECONNRESET) {

@@ -185,11 +185,11 @@ def test_only_so_many_wait(bare):
     """RFC 4861 7.2.2: the oldest goes when the queue is full."""
     h = bare
     u = h.open(2)
-    for i in range(20):
-        h.sendto(u, b"%02d" % i, h.their, 7)
+    for i in range(260):
+        h.sendto(u, b"%03d" % i, h.their, 7)
     expect_question(h)
     answer(h)
-    assert [bytes(s.packet[UDP].payload) for s in h.frames()] == [b"%02d" % i for i in range(4, 20)]
+    assert [bytes(s.packet[UDP].payload) for s in h.frames()] == [b"%03d" % i for i in range(4, 260)]
     assert h.counted("NeighFailed") == 4
 
 

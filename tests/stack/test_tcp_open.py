@@ -603,8 +603,24 @@ def test_deferred_and_reset_meanwhile(h):
     p.rx("S", seq=0)
     c = h.accept(listener)
     p.rx("R", seq=1)
+    assert h.events()[c] & ERROR
+    assert lib.sock_admit(h.handle, c) == 0
     assert h.error(c) == "ECONNRESET"
-    assert lib.sock_admit(h.handle, c) in (0, -errno.EINVAL)
+    assert lib.sock_admit(h.handle, c) == -errno.EINVAL
+
+
+@pytest.mark.parametrize("error", [errno.ECONNREFUSED, errno.EHOSTUNREACH])
+def test_deferred_reset_and_then_rejected(h, error):
+    """There is nobody left to tell."""
+    listener = h.listen(80, flags=LISTEN_DEFER)
+    p = h.peer()
+    p.rx("S", seq=0)
+    c = h.accept(listener)
+    p.rx("R", seq=1)
+    h.owned.remove(c)
+    check(lib.sock_reject(h.handle, c, error))
+    h.expect_nothing()
+    assert h.states() == ["LISTEN"]
 
 
 def test_deferred_and_forgotten(h):
