@@ -1,9 +1,9 @@
 /* Private to sched/: what a reactor is made of, and what a back end (ring.c, epoll.c) fills in.
  *
  * Host descriptors are level-triggered in both back ends, and in both they are the business of one epoll instance, the
- * watch set (watch.c). The epoll back end waits in it; the ring waits on its descriptor like on any other. So a descriptor
- * that its user closes is closed at once (a poll request of a ring would keep the file alive), and a number that
- * is used again is never mistaken for what it was before. */
+ * watch set (watch.c). The epoll back end waits in it; the ring waits on its descriptor like on any other. So a
+ * descriptor that its user closes is closed at once (a poll request of a ring would keep the file alive), and a number
+ * that is used again is never mistaken for what it was before. */
 #ifndef LIBOS_BACKEND_H
 #define LIBOS_BACKEND_H
 

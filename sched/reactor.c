@@ -5,7 +5,7 @@
  *     pollers run (timers, then the output of what was written since) -> wait -> frames in -> events out
  *
  * What Python wrote leaves before the wait. Frames that arrive raise events, and these go up before the pollers run
- * again: so the answers that Python gives now carry the acknowledgements, and a bare ACK goes out only when it has none.
+ * again: so Python's answers carry the acknowledgements, and a bare ACK goes out only when there is no answer.
  *
  * Ownership: see reactor.h. Nothing here is static; a reactor is used by one thread at a time. */
 #define _GNU_SOURCE

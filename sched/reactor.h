@@ -42,7 +42,8 @@ struct channel {
 
 /* depth: buffers kept ready for reading (a power of two). */
 int channel_open(struct reactor *r, struct channel *c, unsigned depth);
-/* iov is copied, the bytes it points to must stay until sent(). -ENOBUFS: too many under way, ask again after a turn. */
+/* iov is copied; the bytes it points to must stay until sent(), which is never called from within. -ENOBUFS: too many
+ * are under way, ask again in the next run(). */
 int channel_send(struct channel *c, const struct iovec *iov, unsigned n, void *cookie);
 /* Waits until the kernel has let go of every buffer; received()/sent() are called for each. */
 void channel_close(struct channel *c);

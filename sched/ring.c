@@ -9,8 +9,8 @@
  * there are writes is therefore to wait for something new, and output and waiting are one call. Should a kernel
  * ever complete one later, we notice and from then on wait for any completion (late_writes).
  *
- * Spinning looks at the completion queue in shared memory and at the flag that the kernel sets there when it has work for
- * us (TASKRUN_FLAG): no system call until there is something to fetch.
+ * Spinning looks at the completion queue in shared memory, and at the flag that the kernel sets there when it has work
+ * for us (TASKRUN_FLAG): no system call until there is something to fetch.
  *
  * Without channels nothing is under way in the ring, and the wait is one epoll_pwait2() on the watch set. */
 #define _GNU_SOURCE

@@ -1,10 +1,10 @@
 /* Channels of the io_uring back end.
  *
- * Reading is one multishot request into a ring of provided buffers: each frame takes the next buffer and posts one completion.
- * It ends when the buffers do (ENOBUFS) and is made again once there are some. Writing is one request a frame, and all
- * frames of a turn go in with one io_uring_enter().
+ * Reading is one multishot request into a ring of provided buffers: each frame takes the next buffer and posts one
+ * completion. It ends when the buffers do (ENOBUFS) and is made again once there are some. Writing is one request a
+ * frame, and all frames of a turn go in with one io_uring_enter().
  *
- * Measured on a TAP with frames of 1 KiB, CPU of our thread per frame (2 cores, Linux 6.18; the kernel's own work included):
+ * Measured on a TAP with frames of 1 KiB, CPU of our thread per frame (Linux 6.18, the kernel's work included):
  *
  *     reading, frames a wake-up      2       5 to 8       writing, frames a turn    1        4        16       64
  *     epoll_wait(), then read()   3.2 us     1.9 us       writev() each          2.5 us   1.9 us   1.8 us   1.8 us
@@ -299,7 +299,7 @@ void ring_channel_close(struct channel *c)
     bool asked = rr->alive;
     for (unsigned i = 0; asked && i < 100 && (ch->reading || ch->writing); i++)
         asked = cancel(ch);
-    /* The ring is another thread's, or the kernel does not let go: then the ring goes, and all that is under way in it. */
+    /* The ring is another thread's, or the kernel does not let go: then the ring goes, with all that is under way. */
     if (ch->reading || ch->writing)
         ring_abandon(rr);
     if (rr->alive) {

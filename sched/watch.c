@@ -28,13 +28,14 @@ static uint32_t to_epoll(unsigned mask)
 
 static int add(struct watch_set *set, int fd, unsigned mask)
 {
-    struct epoll_event e = {.events = to_epoll(mask), .data.u64 = (uint64_t)(++set->generation & 0x7fffffff) << 32 | fd};
+    set->generation = (set->generation + 1) & 0x7fffffff;
+    struct epoll_event e = {.events = to_epoll(mask), .data.u64 = (uint64_t)set->generation << 32 | (uint32_t)fd};
     int rc = epoll_ctl(set->epfd, EPOLL_CTL_ADD, fd, &e);
     if (rc < 0 && errno == EEXIST)
         rc = epoll_ctl(set->epfd, EPOLL_CTL_MOD, fd, &e);
     if (rc < 0)
         return -errno;
-    set->table[fd] = (struct watch){.generation = set->generation & 0x7fffffff, .mask = mask};
+    set->table[fd] = (struct watch){.generation = set->generation, .mask = mask};
     return 0;
 }
 
