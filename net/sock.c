@@ -201,11 +201,16 @@ unsigned sock_collect_events(struct stack *s, uint64_t *out, unsigned max)
     for (struct sock *k = s->ready.head, *next; k && n < max; k = next) {
         next = k == last ? NULL : k->ready.next;
         unsigned mask = events_of(k);
+        /* There is room in its queue, but no memory to fill it: its owner would only try, and try again. */
+        bool starved = mask & EV_WRITE && k->type == SOCK_STREAM && pbuf_pressure(&s->pool);
         list_remove(&s->ready, k, READY);
         if (!mask)
             continue;
         list_push(&s->ready, k, READY); /* asked again next time: the condition may still hold then */
-        out[n++] = s->poller.base | (uint64_t)k->id << 16 | mask;
+        if (starved)
+            mask &= ~(unsigned)EV_WRITE;
+        if (mask)
+            out[n++] = s->poller.base | (uint64_t)k->id << 16 | mask;
     }
     return n;
 }

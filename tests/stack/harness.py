@@ -351,6 +351,16 @@ class Harness:
 
     # --- the end ---
 
+    def __enter__(self) -> Harness:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """``with Harness() as h``: for tests that make many."""
+        if kind is None:
+            self.finish()
+        else:
+            self.stack.close()
+
     def finish(self) -> None:
         """Nothing unexpected left; and nothing is kept of what was."""
         try:

@@ -6,7 +6,10 @@ import pytest
 from scapy.layers.inet import UDP
 from scapy.layers.l2 import Ether
 
-from .harness import OUR_MAC, PEER_MAC, fails
+from libos._native import lib
+from libos.errors import check
+
+from .harness import OUR_MAC, PEER_MAC, READ, WRITE, fails
 
 
 @pytest.mark.parametrize("seq", [2, 100, 60_000])
@@ -231,10 +234,13 @@ def test_memory_that_is_full_refuses_and_recovers(harness, family):
         while True:
             h.send(c, b"y" * 10_000)
     assert h.counted("TcpExtTCPMemoryPressures") > 0
+    check(lib.sock_want(h.handle, c, READ | WRITE))
+    assert h.events() == {c: READ}  # its queue has room, but it would be in vain
     p.rx("R", seq=stuck + 500)  # still answers: a challenge
     assert len(h.frames()) >= 1
     assert len(h.recv(c)) == stuck
     h.frames()
+    assert h.events() == {c: WRITE}
     p.rx("A", seq=1 + stuck, data=b"x" * 1000)
     assert h.recv(c) == b"x" * 1000
     assert h.send(c, b"y" * 1000) == 1000
