@@ -8,6 +8,8 @@ SOURCES := $(wildcard sched/*.[ch] net/*.[ch] blk/*.[ch] vfs/*.[ch]) libos/_buil
 
 FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/*.c))
 FUZZ_SECONDS ?= 60
+# What calls into C itself; tests of whole programs start others, that the sanitizers would only slow down.
+SANITIZED := tests/stack tests/net tests/sched tests/test_machine.py
 SANITIZE := -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
 .NOTPARALLEL:

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -44,13 +45,21 @@ class Guest:
         )
         assert self.process.stdout is not None
         self.said: list[str] = []
-        for line in self.process.stdout:
-            self.said.append(line)
-            if "Running on" in line or "listening on" in line:
-                break
-        else:
+        impatience = threading.Timer(30, self.process.kill)
+        impatience.start()
+        try:
+            ready = any(self._heard(line) for line in self.process.stdout)
+        finally:
+            impatience.cancel()
+            impatience.join()
+        if not ready:
             self.process.wait()
             raise AssertionError("".join(self.said))
+
+    def _heard(self, line: str) -> bool:
+        """Note it. Does it say that the program serves now?"""
+        self.said.append(line)
+        return "Running on" in line or "listening on" in line
 
     def outside(self, *command: str, input: bytes | None = None, timeout: float = 60) -> bytes:
         """What ``command`` prints when it runs in the namespace, on the kernel's side of the TAP."""
