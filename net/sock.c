@@ -80,7 +80,7 @@ struct sock *sock_new(struct stack *s, size_t size, const struct sock_ops *ops, 
         return NULL;
     }
     uint32_t slot = t->spare[--t->nspare];
-    t->generations[slot] = (t->generations[slot] + 1) & GENERATION_MASK;
+    t->generations[slot] = t->generations[slot] % GENERATION_MASK + 1; /* never 0, so that no id is */
     t->slots[slot] = k;
     t->count++;
     k->ops = ops;

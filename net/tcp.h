@@ -226,6 +226,7 @@ void tcp_keepalive_restart(struct stack *s, struct tcp *t);
 #define TCP_RTO_MIN (200ull * MSEC) /* RFC 6298 says 1 s; every stack in use today has less */
 #define TCP_RTO_MAX (120ull * SECOND)
 #define TCP_RTO_INITIAL (1ull * SECOND) /* RFC 6298 2.1 */
+#define TCP_RTO_AFTER_LOST_SYN (3ull * SECOND) /* RFC 6298 5.7: until there is a sample */
 #define TCP_DELACK (40ull * MSEC)       /* RFC 9293 3.8.6.3: less than 500 ms */
 #define TCP_WAIT (60ull * SECOND)       /* 2 MSL, as Linux has it; RFC 9293 3.4.2 */
 

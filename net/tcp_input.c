@@ -127,8 +127,11 @@ static void established(struct stack *s, struct tcp *t)
     tcp_on(s, t, ON_SYN_ACKED);
     /* RFC 5681 3.1, RFC 6928 2: with the segment size now known; one segment if our SYN had to be sent again. */
     t->cong->init(t);
-    if (t->backoff)
+    if (t->backoff) {
         t->cwnd = t->mss;
+        if (!t->srtt)
+            t->rto = TCP_RTO_AFTER_LOST_SYN;
+    }
     t->backoff = 0;
     tcp_timer_stop(t, T_REXMT);
     tcp_child_established(s, t);

@@ -525,7 +525,7 @@ def test_the_initial_window_is_of_the_segment_size_agreed_on(harness, family):
 
 
 def test_after_a_lost_syn_one_segment(h):
-    """RFC 5681 3.1: SYN lost, initial window of one; slow start goes on from there"""
+    """RFC 5681 3.1: SYN lost, initial window of one, slow start goes on from there; RFC 6298 5.7: RTO of 3 s"""
     c = h.connect(80)
     p = h.peer(port=80, to=h.info(c).local[1])
     p.expect("S")
@@ -535,7 +535,9 @@ def test_after_a_lost_syn_one_segment(h):
     p.expect("A")
     h.send(c, b"x" * 100_000)
     p.expect("A", length=1000)
-    h.expect_nothing()
+    h.at("3.999s").expect_nothing()
+    h.at("4s")
+    p.expect("A", length=1000)
     p.rx("A")
     p.expect("A", length=1000)
     p.expect("A", length=1000)
