@@ -1,4 +1,4 @@
-"""The small costs, one at a time: descriptors' events through the boundary, callbacks, timers.
+"""The small costs, one at a time: descriptors' events through the boundary, callbacks, timers, checksums.
 
 ``pytest bench --benchmark-enable`` measures (and ``--benchmark-compare`` compares with what was saved); the ordinary
 test run goes through each once. Where asyncio and uvloop have the same thing, they stand beside libos in one group.
@@ -35,6 +35,18 @@ def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
         pytest.skip(str(error))
     yield loop
     loop.close()
+
+
+@pytest.mark.benchmark(group="the Internet checksum of a packet")
+@pytest.mark.parametrize("size", [20, 1500, 65535])
+def test_checksum(benchmark: BenchmarkFixture, size: int) -> None:
+    from libos._native import lib
+
+    packet = bytes(range(256)) * 256
+    # RFC 1071 2: the sum over data and its own checksum is all ones, so its complement is 0.
+    even = packet[: size & ~1]
+    assert lib.inet_checksum(even + lib.inet_checksum(even, len(even)).to_bytes(2, "big"), len(even) + 2) == 0
+    benchmark(lib.inet_checksum, packet, size)
 
 
 @pytest.mark.benchmark(group="add_reader: a byte through each of READY socket pairs")
