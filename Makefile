@@ -53,7 +53,7 @@ fuzz: $(FUZZERS) ## libFuzzer on what comes from a wire, FUZZ_SECONDS for each t
 			-artifact_prefix=build/fuzz/ $$corpus build/fuzz/seeds; \
 	done
 
-build/fuzz/%: tests/fuzz/%.c $(SOURCES)
+build/fuzz/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h) $(SOURCES)
 	@mkdir -p $(@D)
 	clang -std=gnu11 -g -O1 -fno-strict-aliasing -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
 		-I. -o $@ $< $(filter %.c,$(SOURCES)) -ldl

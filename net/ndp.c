@@ -63,7 +63,8 @@ void nd_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
     }
     struct addr target = addr_from(d + ND_TARGET), group = addr_solicited_node(&target);
     uint32_t flags = get32(d + ICMP_REST);
-    /* 7.1.1: who has no address yet names none, and asks the group; 7.1.2: an answer to all answers nobody's question. */
+    /* 7.1.1: who has no address yet names none, and asks the group; 7.1.2: an answer to all answers nobody's
+     * question. */
     bool valid = solicitation ? !addr_is_any(&m->src) || (addr_eq(&m->dst, &group) && !mac)
                               : !addr_is_multicast(&m->dst) || !(flags & ND_NA_SOLICITED);
     if (addr_is_multicast(&target) || !valid) {

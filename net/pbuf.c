@@ -12,9 +12,9 @@
 /* Whole chunks: a clone (no bytes); a header or a bare acknowledgement; an Ethernet frame; a large write; a 64 KiB
  * segment with its headers and headroom. */
 static const uint32_t chunk_size[PBUF_CLASSES] = {128, 512, 2304, 16640, 68608};
-/* What is carved stays carved: so a size and all smaller ones together get this many sixteenths of the limit and no more,
- * or a flood of small packets would leave no place for a large one for ever after. Large chunks serve for small ones.
- * Frames get more than pbuf_pressure() allows, so that it is felt before there is nothing left to receive into. */
+/* What is carved stays carved: so a size and all smaller ones together get this many sixteenths of the limit and no
+ * more, or a flood of small packets would leave no place for a large one for ever after. Large chunks serve for small
+ * ones. Frames get more than pbuf_pressure() allows, so that it is felt before there is nothing left to receive into. */
 static const uint8_t share[PBUF_CLASSES] = {2, 6, 15, 15, 16};
 #define RUN_BYTES 65536
 

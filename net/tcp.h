@@ -168,7 +168,7 @@ bool tcp_on(struct stack *s, struct tcp *t, enum tcp_event event);
 /* To CLOSED, with an error for the owner (0: none). */
 void tcp_end(struct stack *s, struct tcp *t, int error);
 /* Make ready to talk to remote, in two steps: the path and our address (-ENETUNREACH); then, with the ports known, the
- * sequence number, the segment size, congestion control and the hash table. old: who had the ports before us, or NULL. */
+ * sequence number, the segment size, congestion control and the hash table. old: who had the ports before, or NULL. */
 int tcp_prepare(struct stack *s, struct tcp *t);
 void tcp_start(struct stack *s, struct tcp *t, const struct tcp *old);
 void tcp_set_mss(struct tcp *t);

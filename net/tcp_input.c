@@ -403,7 +403,8 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
         goto drop;
     }
     if (t->state == SYN_RECV && g->flags & TH_SYN && seq_eq(g->seq, t->irs)) {
-        /* Both opened at once, and this is its answer (3.5, figure 7): what counts is the ACK behind the SYN that we have. */
+        /* Both opened at once, and this is its answer (3.5, figure 7): what counts is the ACK behind a SYN that we
+         * have already. */
         g->seq = seq_add(g->seq, 1);
         g->flags &= (uint8_t)~TH_SYN;
         g->wnd >>= t->shift_out; /* in a SYN not scaled */

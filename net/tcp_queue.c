@@ -150,8 +150,8 @@ static void ooo_clear(struct stack *s, struct tcp *t)
     }
 }
 
-/* Keep p, that is ahead of rcv_nxt, sorted and free of overlap: p is cut by what is there already, but replaces what it covers
- * whole. Where copies differ the stream has a byte of either, once. */
+/* Keep p, that is ahead of rcv_nxt, sorted and free of overlap: p is cut by what is there already, but replaces what it
+ * covers whole. Where copies differ the stream has a byte of either, once. */
 static void ooo_insert(struct stack *s, struct tcp *t, struct pbuf *p)
 {
     struct pbuf **at = &t->ooo;

@@ -14,7 +14,7 @@ NEAR_0 = bytes([8])  # fuzz_rx.c, near(): one byte, less 8
 FINE = b"\0"  # arrive(): no damage
 
 # segment(): the low bits choose the flags; 0x10 moves seq, 0x20 moves ack, 0x40 acks nothing new, 0x80 names a window
-ACK, PUSH, FIN, RST, SYN_FLAG, SYN_ACK, RST_ACK = 0, 3, 4, 5, 6, 7, 8
+ACK, PUSH, FIN, RST, SYN_FLAG, SYN_ACK, RST_ACK = 0, 3, 4, 5, 6, 7, 9
 # put_payload()
 NONE, ONE, TEN, MSS, BIG = 0, 4, 7, 12, 14
 # call()

@@ -25,33 +25,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
-from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, ICMPv6NDOptSrcLLAddr, IPv6
+from scapy.layers.inet import IP
+from scapy.layers.inet6 import ICMPv6ND_NS, ICMPv6NDOptSrcLLAddr, IPv6
 from scapy.layers.l2 import ARP, Ether
-from scapy.packet import NoPayload, Packet
+from scapy.packet import Packet
 
 from libos._native import ffi, lib
 from libos.errors import check
 from libos.net.stack import Link, SocketInfo, Stack, pack_address, unpack_address
 from libos.rand import Rng
 
+from .packets import AF, ANY, OUR_MAC, OURS, PEER, PEER_MAC, ROUTER, neighbour_answer, parse
+from .peer import Peer
+
 READ, WRITE, ERROR, REQUEST = 1, 2, 4, 8
 LISTEN_DEFER, LISTEN_ANY_PORT = 1, 2
 NEVER = 2**64 - 1
 START = 1_000_000_000
-
-OUR_MAC, PEER_MAC = "02:00:00:00:00:02", "02:00:00:00:00:01"
-OURS = {4: "10.0.0.2", 6: "fd00::2"}
-PEER = {4: "10.0.0.1", 6: "fd00::1"}
-ROUTER = {4: "10.0.0.254", 6: "fd00::fe"}
-FAR = {4: "192.0.2.7", 6: "2001:db8::7"}
-AF = {4: socket.AF_INET, 6: socket.AF_INET6}
-ANY = {4: pack_address("0.0.0.0"), 6: bytes(16)}
 UNITS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 
 
@@ -63,14 +57,12 @@ def ns(time: str | int) -> int:
     return round(float(time[: -len(unit)]) * UNITS[unit])
 
 
-def internet_checksum(data: bytes) -> int:
-    """RFC 1071, as plainly as it can be said."""
-    if len(data) % 2:
-        data += b"\0"
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+@contextlib.contextmanager
+def fails(name: str) -> Iterator[None]:
+    """The block raises the OSError of that errno: ``with fails("ENETUNREACH"): ...``"""
+    with pytest.raises(OSError) as caught:  # noqa: PT011 (which one is what is asked here)
+        yield
+    assert errno.errorcode[caught.value.errno or 0] == name, caught.value
 
 
 class Sent(NamedTuple):
@@ -376,217 +368,3 @@ class Harness:
             assert self.stack.run(self.now) == NEVER, "something still wants to run"
         finally:
             self.stack.close()
-
-
-class Peer:
-    """The other end of one TCP conversation. Numbers are relative to the SYN of each side.
-
-    ``rx`` fills in what it is not told: the next sequence number, an acknowledgement of all that was seen, and, once
-    ``ts`` was on a SYN, timestamps.
-    """
-
-    def __init__(
-        self, harness: Harness, port: int, to: int, *, isn: int = 5_000_000, address: str | None = None
-    ) -> None:
-        self.h = harness
-        self.port, self.to, self.isn = port, to, isn
-        self.address = address or harness.their
-        self.iss: int | None = None  # of the stack, once seen
-        self.next, self.seen = 0, 0
-        self.win = 65535
-        self.ts: int | None = None
-        self.ts_echo = 0
-
-    def segment(
-        self,
-        flags: str,
-        *,
-        seq: int | None = None,
-        ack: int | None = None,
-        data: bytes = b"",
-        win: int | None = None,
-        mss: int | None = None,
-        ws: int | None = None,
-        ts: int | tuple[int, int] | None = None,
-        options: list[Any] | None = None,
-    ) -> Packet:
-        """The segment, without Ethernet. ``ts``: our value, or both."""
-        seq = self.next if seq is None else seq
-        ack = self.seen if ack is None else ack
-        self.win = self.win if win is None else win
-        listed = list(options or [])
-        if mss is not None:
-            listed.append(("MSS", mss))
-        if ws is not None:
-            listed.append(("WScale", ws))
-        if ts is not None:
-            self.ts = ts[0] if isinstance(ts, tuple) else ts
-        if isinstance(ts, tuple):
-            listed.append(("Timestamp", ts))
-        elif self.ts is not None:
-            listed.append(("Timestamp", (self.ts, self.ts_echo if "A" in flags else 0)))
-        tcp = TCP(
-            sport=self.port,
-            dport=self.to,
-            seq=(self.isn + seq) % 2**32,
-            ack=((self.iss or 0) + ack) % 2**32 if "A" in flags else 0,
-            flags=flags,
-            window=self.win,
-            options=listed,
-        )
-        self.next = max(self.next, seq + len(data) + ("S" in flags) + ("F" in flags))
-        return self.h.ip(src=self.address) / tcp / data
-
-    def rx(self, flags: str, **fields: Any) -> None:
-        """A segment arrives."""
-        self.h.inject(self.segment(flags, **fields))
-        self.h._run()
-
-    def expect(
-        self,
-        flags: str,
-        *,
-        seq: int | None = None,
-        ack: int | None = None,
-        data: bytes | None = None,
-        length: int | None = None,
-        win: int | None = None,
-        mss: int | None = None,
-        ws: int | None = None,
-        ts: tuple[int | None, int] | None = None,
-        options: list[str] | None = None,
-        gso: int = 0,
-    ) -> TCP:
-        """This segment left, now. ``options``: the names of all that it carries."""
-        h = self.h
-        h._run()
-        assert h.sent, f"at {h._clock()} no {flags} left"
-        sent_gso = h.sent[0].gso
-        packet = h.expect_packet()
-        assert TCP in packet, f"not TCP: {packet.summary()}"
-        tcp, ip = packet[TCP], packet.payload
-        assert (ip.dst, tcp.sport, tcp.dport) == (self.address, self.to, self.port), packet.summary()
-        if "S" in str(tcp.flags):
-            self.iss = tcp.seq
-        payload = payload_of(tcp)
-        got = {
-            "flags": str(tcp.flags),
-            "seq": relative(tcp.seq, self.iss or 0),
-            "ack": relative(tcp.ack, self.isn) if "A" in str(tcp.flags) else None,
-            "data": payload,
-            "length": len(payload),
-            "win": tcp.window,
-            "mss": option(tcp, "MSS"),
-            "ws": option(tcp, "WScale"),
-            "ts": option(tcp, "Timestamp"),
-            "options": [name for name, _ in tcp.options if name != "NOP"],
-            "gso": sent_gso,
-        }
-        wanted = {
-            "flags": flags,
-            "seq": seq,
-            "ack": ack,
-            "data": data,
-            "length": length,
-            "win": win,
-            "mss": mss,
-            "ws": ws,
-            "options": options,
-            "gso": gso,
-        }
-        wrong = {k: (v, got[k]) for k, v in wanted.items() if v is not None and got[k] != v}
-        assert not wrong, f"at {h._clock()}, wanted and got: {wrong} in {tcp.summary()}"
-        if ts is not None:
-            assert got["ts"] is not None, "no timestamps"
-            assert ts[0] in (None, got["ts"][0]), f"TSval: wanted {ts[0]}, got {got['ts'][0]}"
-            assert ts[1] == got["ts"][1], f"TSecr: wanted {ts[1]}, got {got['ts'][1]}"
-        if got["ts"]:
-            self.ts_echo = got["ts"][0]
-        end = got["seq"] + len(payload) + ("S" in got["flags"]) + ("F" in got["flags"])
-        if "R" not in got["flags"]:
-            self.seen = max(self.seen, end)
-        return tcp
-
-    def expect_nothing(self) -> None:
-        self.h.expect_nothing()
-
-
-# --- packets ---
-
-
-def relative(number: int, base: int) -> int:
-    """``number - base`` in 32 bits, as a small signed number."""
-    return (number - base + 2**31) % 2**32 - 2**31
-
-
-def payload_of(tcp: Packet) -> bytes:
-    return b"" if isinstance(tcp.payload, NoPayload) else bytes(tcp.payload)
-
-
-def option(tcp: TCP, name: str) -> Any:
-    return next((value for key, value in tcp.options if key == name), None)
-
-
-def parse(frame: bytes, *, checksums: bool = True) -> Packet:
-    """A frame of the stack: well formed, and its sums right."""
-    packet = Ether(frame)
-    assert packet.src == OUR_MAC, f"from {packet.src}"
-    if IP in packet:
-        ip = packet[IP]
-        assert ip.len == len(frame) - 14, "the frame is as long as IP says"
-        assert internet_checksum(frame[14:34]) == 0, "IPv4 header checksum"
-        assert (ip.flags, ip.ttl, ip.ihl) == ("DF", 64, 5)
-        pseudo = frame[26:34] + struct.pack("!HH", ip.proto, ip.len - 20)
-        at, proto = 34, ip.proto
-    elif IPv6 in packet:
-        ip = packet[IPv6]
-        assert ip.plen == len(frame) - 54, "the frame is as long as IPv6 says"
-        pseudo = frame[22:54] + struct.pack("!IHH", ip.plen, 0, ip.nh)
-        at, proto = 54, ip.nh
-    else:
-        assert ARP in packet, packet.summary()
-        assert len(frame) == 42
-        return packet
-    if checksums:
-        bare = proto == socket.IPPROTO_ICMP
-        assert internet_checksum((b"" if bare else pseudo) + frame[at:]) == 0, f"checksum of {packet.summary()}"
-    if proto == socket.IPPROTO_UDP:
-        assert packet[UDP].chksum != 0
-    return packet
-
-
-def neighbour_answer(packet: Packet, silent: set[str]) -> bytes | None:
-    """What the neighbour answers that is asked for; ``b""`` never comes of it. None: the packet asks for nobody."""
-    if ARP in packet and packet[ARP].op == 1:
-        arp = packet[ARP]
-        if arp.pdst in silent:
-            return None
-        answer = ARP(op=2, hwsrc=PEER_MAC, psrc=arp.pdst, hwdst=arp.hwsrc, pdst=arp.psrc)
-        return bytes(Ether(src=PEER_MAC, dst=arp.hwsrc) / answer)
-    if ICMPv6ND_NS in packet:
-        target = packet[ICMPv6ND_NS].tgt
-        if target in silent:
-            return None
-        advert = ICMPv6ND_NA(tgt=target, R=0, S=1, O=1) / ICMPv6NDOptDstLLAddr(lladdr=PEER_MAC)
-        return bytes(Ether(src=PEER_MAC, dst=OUR_MAC) / IPv6(src=target, dst=packet[IPv6].src, hlim=255) / advert)
-    return None
-
-
-def quoted(packet: Packet) -> bytes:
-    """The packet that an ICMP error quotes."""
-    layer = packet[ICMP] if ICMP in packet else packet[IPv6].payload
-    return bytes(layer)[8:]
-
-
-@contextlib.contextmanager
-def fails(name: str) -> Iterator[None]:
-    """The block raises the OSError of that errno: ``with fails("ENETUNREACH"): ...``"""
-    with pytest.raises(OSError) as caught:  # noqa: PT011 (which one is what is asked here)
-        yield
-    assert errno.errorcode[caught.value.errno or 0] == name, caught.value
-
-
-def segments(data: bytes, mss: int) -> Iterator[bytes]:
-    """``data`` in pieces of ``mss``."""
-    for at in range(0, len(data), mss):
-        yield data[at : at + mss]

@@ -15,7 +15,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from .harness import FAR, OUR_MAC, PEER, PEER_MAC, quoted
+from .packets import FAR, OUR_MAC, PEER, PEER_MAC, quoted
 
 
 def echo(h, data, **fields):

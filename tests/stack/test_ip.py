@@ -16,7 +16,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.layers.l2 import Ether
 
-from .harness import OUR_MAC, OURS, PEER, PEER_MAC
+from .packets import OUR_MAC, OURS, PEER, PEER_MAC
 
 
 def datagram(h, **ip):

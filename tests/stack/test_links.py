@@ -13,7 +13,8 @@ from libos._native import ffi, lib
 from libos.net.stack import Impairment, Link, Stack, pack_address
 from libos.rand import Rng
 
-from .harness import START, payload_of
+from .harness import START
+from .packets import payload_of
 from .wire import Wire
 
 MS = 10**6

@@ -8,7 +8,8 @@ from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, I
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
-from .harness import FAR, OUR_MAC, OURS, PEER, PEER_MAC, ROUTER, fails
+from .harness import fails
+from .packets import FAR, OUR_MAC, OURS, PEER, PEER_MAC, ROUTER
 
 NEW_MAC = "02:00:00:00:00:99"
 

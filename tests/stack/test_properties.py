@@ -26,7 +26,8 @@ from scapy.layers.l2 import ARP, Ether
 from libos._native import lib
 from libos.net.stack import Link
 
-from .harness import OUR_MAC, OURS, PEER, PEER_MAC, Harness, internet_checksum, payload_of
+from .harness import Harness
+from .packets import OUR_MAC, OURS, PEER, PEER_MAC, internet_checksum, payload_of
 
 # The same examples each time: a test that fails fails for everybody. The fuzzer is where new ones are looked for.
 thorough = settings(

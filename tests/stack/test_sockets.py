@@ -12,7 +12,8 @@ from libos._native import ffi, lib
 from libos.errors import check
 from libos.net.stack import pack_address, unpack_name
 
-from .harness import AF, ANY, FAR, READ, WRITE, fails
+from .harness import READ, WRITE, fails
+from .packets import AF, ANY, FAR
 
 STREAM, DGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
 

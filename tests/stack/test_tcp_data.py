@@ -1,4 +1,4 @@
-"""TCP data (RFC 9293 3.7, 3.8; RFC 5681): both ways, out of order, windows, acknowledgements, Nagle."""
+"""TCP data (RFC 9293 3.7, 3.8; RFC 5681): both ways, out of order, acknowledgements, Nagle, slow start."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from scapy.layers.inet import TCP
 
 from libos._native import lib
 from libos.errors import check
-from libos.net.stack import Link
 
-from .harness import READ, WRITE, fails, internet_checksum, payload_of, segments
+from .harness import READ, WRITE, fails
+from .packets import payload_of
 
 
 def lengths(h):
@@ -19,8 +19,6 @@ def lengths(h):
 
 
 # --- receiving ---
-
-
 def test_in_order(h):
     p, c = h.established()
     p.rx("PA", seq=1, data=b"hello ")
@@ -182,85 +180,7 @@ def test_no_ack_flag_no_data(h):
         h.recv(c)
 
 
-# --- our window ---
-
-
-def test_the_window_shuts_and_opens(harness, family):
-    """RFC 9293 3.8.6: told is kept; 3.8.6.2.2: it opens by a segment at least, and then we say so."""
-    h = harness(family, rcvbuf=4000)
-    p, c = h.established()
-    assert p.win == 65535
-    for at in range(1, 4001, 1000):
-        p.rx("A", seq=at, data=b"x" * 1000)
-    assert [s.packet[TCP].window for s in h.frames()] == [2000, 0]
-    p.rx("A", seq=4001, data=b"y")  # a probe of one byte, RFC 9293 3.8.6.1
-    p.expect("A", ack=4001, win=0)
-    h.recv(c, 900)
-    h.expect_nothing()
-    h.recv(c, 100)
-    p.expect("A", ack=4001, win=1000)
-    p.rx("A", seq=4001, data=b"z" * 1000)
-    h.after("40ms")
-    p.expect("A", ack=5001, win=0)
-    assert h.recv(c) == b"x" * 3000 + b"z" * 1000
-    p.expect("A", ack=5001, win=4000)
-
-
-def test_what_does_not_fit_the_window_is_cut(harness, family):
-    """RFC 9293 3.10.7.4: trimmed to the window; the FIN behind it with it"""
-    h = harness(family, rcvbuf=1000)
-    p, c = h.established()
-    p.rx("FA", seq=1, data=b"x" * 1100)
-    p.expect("A", ack=1001, win=0)
-    assert len(h.recv(c)) == 1000
-    assert h.state(c) == "ESTABLISHED"
-    p.expect("A", win=1000)
-
-
-def test_a_fin_fits_into_a_shut_window(harness, family):
-    """The peer fills the window and closes; then both closes must go through."""
-    h = harness(family, rcvbuf=1000)
-    p, c = h.established()
-    p.rx("A", seq=1, data=b"x" * 1000)
-    h.after("40ms")
-    p.expect("A", ack=1001, win=0)
-    p.rx("FA", seq=1001)
-    p.expect("A", ack=1002, win=0)
-    assert len(h.recv(c)) == 1000
-    assert h.recv(c) == b""
-    h.free(c)
-    p.expect("FA", seq=1, ack=1002)
-    p.rx("A", seq=1002, ack=2)
-    assert h.states() == []
-
-
-def test_data_and_fin_that_end_with_the_window(harness, family):
-    h = harness(family, rcvbuf=1000)
-    p, c = h.established()
-    p.rx("FA", seq=1, data=b"x" * 1000)
-    p.expect("A", ack=1002, win=0)
-    assert (len(h.recv(c)), h.recv(c)) == (1000, b"")
-    h.send(c, b"bye")
-    p.expect("PA", seq=1, data=b"bye")
-    p.rx("A", seq=1002, ack=4)
-    h.free(c)
-    p.expect("FA", seq=4)
-    p.rx("A", seq=1002, ack=5)
-    assert h.states() == []
-
-
-def test_a_smaller_buffer_takes_nothing_back(h):
-    """RFC 9293 3.8.6: do not shrink the window"""
-    p, c = h.established(SO_RCVBUF=8192)
-    h.set(c, SO_RCVBUF=4096)
-    p.rx("A", seq=1, data=b"x" * 1000)
-    p.rx("A", seq=1001, data=b"x" * 1000)
-    p.expect("A", ack=2001, win=8192 - 2000)
-
-
 # --- sending ---
-
-
 def test_in_whole_segments(h):
     p, c = h.established()
     h.send(c, b"x" * 2500)
@@ -407,84 +327,7 @@ def test_a_window_that_shrinks(h):
     assert lengths(h) == [1000]
 
 
-# --- zero window ---
-
-
-def test_zero_window_is_probed(h):
-    """RFC 9293 3.8.6.1: first after an RTO, then doubling; for as long as the peer answers"""
-    p, c = h.established(win=0)
-    h.send(c, b"x" * 500)
-    h.expect_nothing()
-    h.after("200ms" if h.info(c).srtt else "1s")
-    for wait in ("400ms", "800ms", "1600ms", "3200ms", "6400ms"):
-        p.expect("A", seq=0, length=0)  # old, so that it must be answered
-        p.rx("A", ack=1, win=0)
-        h.after(wait)
-    p.expect("A", seq=0, length=0)
-    p.rx("A", ack=1, win=500)
-    p.expect("PA", seq=1, length=500)
-    p.rx("A")
-    assert h.counted("TcpExtTCPWinProbe") == 6
-
-
-def test_zero_window_for_an_hour(h):
-    """RFC 9293 3.8.6.1: it may stay shut for ever."""
-    p, c = h.established(win=0)
-    h.send(c, b"x")
-    for _ in range(40):
-        h.after("120s")
-        for s in h.frames():
-            assert len(payload_of(s.packet[TCP])) == 0
-        p.rx("A", ack=1, win=0)
-    assert h.state(c) == "ESTABLISHED"
-    p.rx("A", ack=1, win=1)
-    p.expect("PA", length=1)
-    p.rx("A")
-
-
-def test_a_window_that_shut_over_data_under_way(h):
-    """RFC 9293 3.8.6.1: not given up while the peer says that it is there; given up when it does not."""
-    p, c = h.established()
-    h.send(c, b"x" * 1000)
-    p.expect("PA")
-    p.rx("A", ack=1, win=0)
-    for _ in range(30):
-        h.after("120s")
-        assert h.frames()
-        p.rx("A", ack=1, win=0)
-    assert h.state(c) == "ESTABLISHED"
-    p.rx("A", ack=1001, win=1000)
-    h.send(c, b"y")
-    p.expect("PA", data=b"y")
-    p.rx("A", ack=1002)
-
-
-def test_a_shut_window_and_nobody_there(h):
-    p, c = h.established()
-    h.send(c, b"x" * 1000)
-    p.expect("PA")
-    p.rx("A", ack=1, win=0)
-    h.after("1800s")
-    h.frames()
-    assert h.error(c) == "ETIMEDOUT"
-
-
-def test_an_orphan_does_not_probe_for_ever(h):
-    """RFC 9293 3.8.6.1 is for connections that somebody wants."""
-    p, c = h.established(win=0)
-    h.send(c, b"x")
-    h.free(c)
-    for _ in range(20):
-        h.after("120s")
-        h.frames()
-        p.rx("A", ack=1, win=0)
-    h.frames()
-    assert h.states() == []
-
-
 # --- events and buffers ---
-
-
 def test_send_takes_what_fits(harness, family):
     """Short, then EAGAIN; EV_WRITE when a third is free again."""
     h = harness(family, sndbuf=30_000)
@@ -551,85 +394,3 @@ def test_bytes_are_what_was_received(h):
     assert bytes(got) == data
     h.after("40ms")
     h.frames()
-
-
-# --- links that cut and join ---
-
-
-def test_tso(harness, family):
-    """A link that cuts gets one frame of many segments: whole ones, and not beyond 64 KiB."""
-    h = harness(family, caps=Link.CSUM | Link.TSO)
-    p, c = h.established(ws=4)
-    h.send(c, b"x" * 9500)
-    p.expect("PA", seq=1, length=9500, gso=1000)
-    p.rx("A", win=65535)
-    sent = 0
-    for _ in range(6):
-        p.rx("A", win=65535)
-        h.send(c, b"x" * 200_000)
-        for s in h.frames():
-            n = len(payload_of(s.packet[TCP]))
-            assert len(s.packet) <= 65535 + 14
-            assert s.gso == (1000 if n > 1000 else 0)
-            assert n % 1000 == 0
-            sent = max(sent, n)
-            p.seen += n
-    assert sent == 63_000
-    p.rx("R")
-
-
-def test_partial_checksums(harness, family):
-    """LINK_CSUM: the field holds the pseudo header's sum, and the link adds the rest (virtio 1.2, 5.1.6.2)."""
-    h = harness(family, caps=Link.CSUM)
-    p, c = h.established()
-    h.send(c, b"data")
-    packet = h.expect_packet()
-    tcp = packet[TCP]
-    whole = bytes(tcp)
-    right = tcp.copy()
-    del right.chksum
-    wanted = (
-        (packet.payload.__class__(src=h.ours, dst=h.their) / right)
-        .__class__(bytes(packet.payload.__class__(src=h.ours, dst=h.their) / right))[TCP]
-        .chksum
-    )
-    assert internet_checksum(whole) == wanted
-    p.rx("A", ack=5)
-
-
-def test_joined_segments_come_in_as_one(harness, family):
-    """A frame of 64 KiB, as a link with LRO delivers it"""
-    h = harness(family, caps=Link.ALL)
-    p, c = h.established(ws=4)
-    data = random.Random(1).randbytes(60_000)
-    p.rx("A", data=data)
-    p.expect("A", ack=60_001)
-    assert h.recv(c) == data
-
-
-def test_loopback(harness, family):
-    """127.0.0.1 and ::1, through the stack's own link, segments of 64 KiB"""
-    h = harness(family)
-    listener = h.listen(80)
-    a = h.connect(80, "127.0.0.1" if family == 4 else "::1")
-    h.after("1ms")
-    b = h.accept(listener)
-    data, got = random.Random(2).randbytes(500_000), bytearray()
-    assert h.send(a, data) == len(data)
-    for _ in range(1000):
-        h.after("1ms")
-        try:
-            got += h.recv(b)
-        except BlockingIOError:
-            continue
-        if len(got) == len(data):
-            break
-    assert bytes(got) == data
-    assert h.counted("TcpRetransSegs") == 0
-    h.free(a)
-    h.after("1ms")
-    assert h.recv(b) == b""
-
-
-def test_segments_of_helper():
-    assert list(segments(b"abcde", 2)) == [b"ab", b"cd", b"e"]

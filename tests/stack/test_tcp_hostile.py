@@ -9,7 +9,8 @@ from scapy.layers.l2 import Ether
 from libos._native import lib
 from libos.errors import check
 
-from .harness import OUR_MAC, PEER_MAC, READ, WRITE, fails
+from .harness import READ, WRITE, fails
+from .packets import OUR_MAC, PEER_MAC
 
 
 @pytest.mark.parametrize("seq", [2, 100, 60_000])

@@ -8,7 +8,8 @@ from scapy.layers.inet6 import ICMPv6PacketTooBig
 
 from libos.net.stack import Link
 
-from .harness import START, payload_of
+from .harness import START
+from .packets import payload_of
 
 
 def sent(h, p):

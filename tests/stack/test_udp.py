@@ -7,7 +7,8 @@ from scapy.layers.inet import ICMP, UDP
 from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6
 from scapy.layers.l2 import Ether
 
-from .harness import OUR_MAC, PEER_MAC, fails
+from .harness import fails
+from .packets import OUR_MAC, PEER_MAC
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from libos.errors import check
 from libos.net.stack import Impairment, Link, Stack, pack_address
 from libos.rand import Rng
 
-from .harness import AF, ANY, ERROR, OURS, PEER, READ, START, WRITE
+from .harness import ERROR, READ, START, WRITE
+from .packets import AF, ANY, OURS, PEER
 
 CHUNK = 65536
 

@@ -1,0 +1,104 @@
+/* What must hold in a stack between any two entries, seen from the inside: the words of tcp.h, sock.h and timer.h, made
+ * checks. One that fails aborts, which is what a fuzzer understands. */
+#ifndef LIBOS_FUZZ_INVARIANTS_H
+#define LIBOS_FUZZ_INVARIANTS_H
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include "net/tcp.h"
+#include "net/udp.h"
+
+#define must(x)                                                                                                        \
+    do {                                                                                                               \
+        if (!(x)) {                                                                                                    \
+            fprintf(stderr, "not so: %s (line %d)\n", #x, __LINE__);                                                   \
+            abort();                                                                                                   \
+        }                                                                                                              \
+    } while (0)
+
+static uint32_t bytes_of(const struct pbuf_queue *q)
+{
+    uint32_t n = 0, count = 0;
+    for (const struct pbuf *p = q->head; p; p = p->next, count++) {
+        must(p->len && p->off + p->len <= p->size);
+        must(p->next || p == q->tail);
+        n += p->len;
+    }
+    must(count == q->count);
+    return n;
+}
+
+static void look_over_tcp(struct stack *s, const struct tcp *t)
+{
+    uint32_t held = 0;
+    must(t->state >= ESTABLISHED && t->state < TCP_STATES);
+    must(bytes_of(&t->out) == t->out_bytes && bytes_of(&t->in) == t->in_bytes);
+    must(t->out_bytes <= t->out_limit || t->out_limit < s->config.sndbuf);
+    must((t->timer.place == TIMER_IDLE) == (t->timer.place >= s->timers.count));
+    for (const struct pbuf *p = t->ooo; p; p = p->next) {
+        seq_t end = seq_add(seq(p->mark), p->len);
+        must(seq_gt(seq(p->mark), t->rcv_nxt) && seq_le(end, t->rcv_adv));
+        must(!p->next || seq_le(end, seq(p->next->mark)));
+        held += p->size;
+    }
+    must(held == t->ooo_held);
+    if (t->state == CLOSED) {
+        must(!t->k.hashed && t->timer.place == TIMER_IDLE && !t->ooo && !t->parent);
+        return;
+    }
+    if (t->state == LISTEN) {
+        unsigned queued = 0, halves = 0;
+        for (const struct tcp *c = t->listener.first; c; c = c->next_child, queued++)
+            must(c->parent == t && !c->half && (c->next_child || c == t->listener.last));
+        for (const struct tcp *c = t->listener.half; c; c = c->next_child, halves++)
+            must(c->parent == t && c->half && c->state == SYN_RECV);
+        must(queued == t->listener.queued && halves == t->listener.halves);
+        return;
+    }
+    must(t->k.hashed && t->k.rport && t->k.lport);
+    must(seq_le(t->snd_una, t->snd_nxt) && seq_le(t->snd_nxt, t->snd_max));
+    must(t->mss >= 48 && t->rto >= TCP_RTO_MIN && t->rto <= TCP_RTO_MAX);
+    if (t->state == SYN_SENT || t->state == SYN_RECV)
+        return;
+    uint32_t flight = (uint32_t)seq_diff(t->snd_max, t->snd_una);
+    must(seq_le(t->rcv_nxt, t->rcv_adv) && t->cwnd >= t->mss && t->shift_in <= 14 && t->shift_out <= 14);
+    must(flight <= t->out_bytes + t->fin_sent);
+    /* What is under way has a timer, or is about to be sent; and who is gone does not stay for ever. */
+    must(!flight || t->due[T_REXMT] || t->k.dirty.on);
+    if (t->k.orphan)
+        must(t->due[T_REXMT] || t->due[T_WAIT] || t->due[T_PERSIST] || t->k.dirty.on);
+}
+
+static void look_over(struct stack *s)
+{
+    uint32_t socks = 0, time_waits = 0, established = 0;
+    for (uint32_t i = 0; i < s->socks->cap; i++) {
+        struct sock *k = s->socks->slots[i];
+        if (!k)
+            continue;
+        socks++;
+        must(!(k->ready.on && k->orphan));
+        if (k->type == SOCK_STREAM) {
+            struct tcp *t = tcp_of(k);
+            look_over_tcp(s, t);
+            time_waits += t->state == TIME_WAIT;
+            established += t->state == ESTABLISHED || t->state == CLOSE_WAIT;
+        } else {
+            const struct udp *u = (struct udp *)k;
+            uint32_t held = 0;
+            for (const struct pbuf *p = u->in.head; p; p = p->next)
+                held += p->size;
+            must(held == u->in_bytes);
+        }
+    }
+    must(socks == s->socks->count && time_waits == s->time_waits && established == s->counters[C_TcpCurrEstab]);
+    must(s->pool.in_use <= s->pool.carved && s->pool.carved <= s->pool.limit);
+    for (uint32_t i = 0; i < s->timers.count; i++) {
+        must(s->timers.heap[i]->place == i);
+        must(!i || s->timers.heap[(i - 1) / 2]->due <= s->timers.heap[i]->due);
+    }
+}
+
+#endif
