@@ -2,8 +2,8 @@
  *
  * The input is a script: each step is a byte that names it, and its arguments. Steps make frames (as they are, or built
  * for a connection that exists, with numbers near those that it expects, so that they reach deep states), let time go
- * on, and call the socket interface. Checksums are put right at the end of the building, mostly. After each step the stack's
- * invariants are looked over from the inside (invariants.h); at the end all must be given back.
+ * on, and call the socket interface. Checksums are put right at the end of the building, mostly. After each step the
+ * stack's invariants are looked over from the inside (invariants.h); at the end all must be given back.
  *
  * seeds.py writes scripts of whole conversations; `make fuzz` builds and runs. */
 #include <errno.h>
