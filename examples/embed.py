@@ -10,9 +10,10 @@ import asyncio
 from contextlib import ExitStack
 
 from libos.clock import MonotonicClock
+from libos.net.impairment import Impairment
 from libos.net.network import StackNetwork
 from libos.net.resolver import Resolver
-from libos.net.stack import Impairment, Link, Stack
+from libos.net.stack import Link, Stack
 from libos.rand import Rng
 from libos.sched.loop import Loop
 from libos.sched.reactor import Reactor

@@ -22,8 +22,9 @@ import msgspec
 from msgspec import Meta
 
 from libos.errors import ConfigError
+from libos.net.impairment import Impairment
 
-__all__ = ["Address", "Impairment", "Interface", "MachineConfig", "Publish", "Size", "Source", "configure", "read_toml"]
+__all__ = ["Address", "Interface", "MachineConfig", "Publish", "Size", "Source", "configure", "read_toml"]
 
 
 class Address(str):
@@ -94,41 +95,26 @@ _TIME = MappingProxyType({"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9})
 _RATE = MappingProxyType({"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9})
 
 
-@dataclass(frozen=True, slots=True)
-class Impairment:
-    """What a bad wire does to frames, in each direction: shares of them (0 to 1), times in ns."""
-
-    loss: float = 0.0
-    reorder: float = 0.0
-    duplicate: float = 0.0
-    corrupt: float = 0.0
-    delay: int = 0
-    jitter: int = 0
-    rate: int = 0  # bits a second; 0: no limit
-    queue: int = 10_000  # frames held at most
-    seed: int | None = None
-
-    @classmethod
-    def parse(cls, value: str | Mapping[str, object]) -> Impairment:
-        """``loss=2%,delay=5ms,jitter=1ms,reorder=5%,duplicate=1%,corrupt=0.1%,rate=100mbit,queue=1000,seed=7``,
-        or the same as a TOML table."""
-        if isinstance(value, str):
-            items = [(key.strip(), text.strip()) for key, _, text in (part.partition("=") for part in value.split(","))]
+def parse_impairment(value: str | Mapping[str, object]) -> Impairment:
+    """``loss=2%,delay=5ms,jitter=1ms,reorder=5%,duplicate=1%,corrupt=0.1%,rate=100mbit,queue=1000,seed=7``, or the same
+    as a TOML table."""
+    if isinstance(value, str):
+        items = [(key.strip(), text.strip()) for key, _, text in (part.partition("=") for part in value.split(","))]
+    else:
+        items = [(key, str(text)) for key, text in value.items()]
+    settings: dict[str, Any] = {}
+    for key, text in items:
+        if key in ("loss", "reorder", "duplicate", "corrupt"):
+            settings[key] = _number(text, {"%": 10_000}, limit=1_000_000) / 1e6
+        elif key in ("delay", "jitter"):
+            settings[key] = _number(text, _TIME)
+        elif key == "rate":
+            settings[key] = _number(text, _RATE)
+        elif key in ("queue", "seed") and text.isdecimal():
+            settings[key] = int(text)
         else:
-            items = [(key, str(text)) for key, text in value.items()]
-        settings: dict[str, Any] = {}
-        for key, text in items:
-            if key in ("loss", "reorder", "duplicate", "corrupt"):
-                settings[key] = _number(text, {"%": 10_000}, limit=1_000_000) / 1e6
-            elif key in ("delay", "jitter"):
-                settings[key] = _number(text, _TIME)
-            elif key == "rate":
-                settings[key] = _number(text, _RATE)
-            elif key in ("queue", "seed") and text.isdecimal():
-                settings[key] = int(text)
-            else:
-                raise ValueError(f"{key}={text} is no impairment")
-        return cls(**settings)
+            raise ValueError(f"{key}={text} is no impairment")
+    return Impairment(**settings)
 
 
 def _number(text: str, units: Mapping[str, int], limit: int = 2**63) -> int:
@@ -164,7 +150,7 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             description="loss=2%,delay=5ms,jitter=1ms,reorder=5%,duplicate=1%,corrupt=0.1%,rate=100mbit,queue=1000,seed=7"
         ),
     ] = None
-    memory: Annotated[Size, Meta(description="bytes, or a number with K, M or G; at least 1M")] = Size(256 << 20)
+    memory: Annotated[Size, Meta(description="bytes, or a number with K, M or G; at least 16M")] = Size(256 << 20)
     sockets: Annotated[int, Meta(ge=16, le=1 << 20, description="16 to 1048576")] = 65536
     rcvbuf: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(1 << 20)
     sndbuf: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(1 << 20)
@@ -217,7 +203,7 @@ _PARSERS: Mapping[str, Callable[[Any], object]] = MappingProxyType(
         "ip": Interface.parse,
         "gateway": Address.parse,
         "dns": Address.parse,
-        "impair": Impairment.parse,
+        "impair": parse_impairment,
         "memory": Size.parse,
         "rcvbuf": Size.parse,
         "sndbuf": Size.parse,
@@ -231,7 +217,7 @@ _LIMITS: Mapping[str, Callable[[Any], object]] = MappingProxyType(
         "gateway": lambda addresses: len({":" in address for address in addresses}) == len(addresses),
         "tap": lambda name: re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", name),
         "pcap": lambda name: name and "\0" not in name,
-        "memory": lambda size: 1 << 20 <= size < 1 << 48,
+        "memory": lambda size: 16 << 20 <= size < 1 << 48,  # a TAP alone keeps 4 MiB ready to receive into
         "rcvbuf": lambda size: 4 << 10 <= size <= 64 << 20,
         "sndbuf": lambda size: 4 << 10 <= size <= 64 << 20,
         "seed": lambda seed: seed is None or seed >= 0,
@@ -262,7 +248,8 @@ def _convert(source: Source, key: str, value: Any, hint: Any) -> object:
 
 
 def _parse(parse: Any, value: object) -> object:
-    return value if isinstance(value, parse.__self__) else parse(value)
+    done = Impairment if parse is parse_impairment else parse.__self__  # what it makes, which may be given as it is
+    return value if isinstance(value, done) else parse(value)
 
 
 def _unknown(source: Source, key: str, value: object, known: list[str]) -> str:

@@ -20,7 +20,6 @@ import threading
 import weakref
 from collections.abc import Coroutine
 from contextlib import ExitStack
-from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
@@ -189,9 +188,7 @@ class Machine:
         """The capture is the outermost: it shows what the stack sees."""
         config = self.config
         if config.impair is not None:
-            from libos.net.stack import Impairment
-
-            link = link.with_impairment(Impairment(**asdict(config.impair)), self.rng)
+            link = link.with_impairment(config.impair, self.rng)
             undo.callback(link.close)
         if config.pcap:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK

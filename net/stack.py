@@ -14,10 +14,10 @@ from typing import Any
 
 from libos._native import ffi, lib
 from libos.errors import check
+from libos.net.impairment import Impairment
 from libos.rand import Rng
 
 __all__ = [
-    "Impairment",
     "Link",
     "SocketInfo",
     "Stack",
@@ -89,21 +89,6 @@ def _mac(rng: Rng) -> bytes:
     raw = bytearray(rng.bytes(6))
     raw[0] = raw[0] & 0xFC | 0x02
     return bytes(raw)
-
-
-@dataclass(frozen=True, slots=True)
-class Impairment:
-    """How bad a wire is, each way. Shares are 0 to 1; ``delay`` and ``jitter`` in ns; ``rate`` in bit/s (0: any)."""
-
-    loss: float = 0.0
-    reorder: float = 0.0
-    duplicate: float = 0.0
-    corrupt: float = 0.0
-    delay: int = 0
-    jitter: int = 0
-    rate: int = 0
-    queue: int = 1000
-    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libos.config import Impairment, MachineConfig, Publish, Size, Source, configure, read_toml
+from libos.config import MachineConfig, Publish, Size, Source, configure, read_toml
 from libos.errors import ConfigError
+from libos.net.impairment import Impairment
 
 
 def test_defaults_are_an_unprivileged_machine() -> None:
@@ -77,7 +78,7 @@ def test_accepts(key: str, given: Any, wanted: Any) -> None:
         ("tap", "a/b", "1 to 15 letters"),
         ("tap", "x" * 16, "1 to 15 letters"),
         ("reactor", "kqueue", "auto, io_uring or epoll"),
-        ("memory", "1K", "at least 1M"),
+        ("memory", "1M", "at least 16M"),
         ("memory", "much", "K, M or G"),
         ("pcap", "", "name of a file"),
         ("pcap", "a\0b", "name of a file"),

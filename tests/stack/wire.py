@@ -8,7 +8,8 @@ from typing import Any
 
 from libos._native import ffi, lib
 from libos.errors import check
-from libos.net.stack import Impairment, Link, Stack, pack_address
+from libos.net.impairment import Impairment
+from libos.net.stack import Link, Stack, pack_address
 from libos.rand import Rng
 
 from .harness import ERROR, READ, START, WRITE
