@@ -56,7 +56,7 @@ def main() -> None:
     with ExitStack() as undo:
         reactor = Reactor(clock=MonotonicClock())
         undo.callback(reactor.close)
-        near, far = Link.pair(rng, mtu=1500)
+        near, far = Link.pair(rng, mtu=1500, caps=Link.CSUM)  # packets of 1500 bytes, not segments of 64 KiB
         bad = Impairment(loss=0.01, delay=5_000_000, seed=7)
         client = new_host(reactor, rng, near.with_impairment(bad, rng), "10.0.0.1/24", undo)
         server = new_host(reactor, rng, far, "10.0.0.2/24", undo)
