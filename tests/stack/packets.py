@@ -52,15 +52,14 @@ def parse(frame: bytes, *, checksums: bool = True) -> Packet:
     """A frame of the stack: well formed, and its sums right."""
     packet = Ether(frame)
     assert packet.src == OUR_MAC, f"from {packet.src}"
-    if IP in packet:
-        ip = packet[IP]
+    ip = packet.payload  # not packet[IP]: an ICMP error may quote the other family's header
+    if isinstance(ip, IP):
         assert ip.len == len(frame) - 14, "the frame is as long as IP says"
         assert internet_checksum(frame[14:34]) == 0, "IPv4 header checksum"
         assert (ip.flags, ip.ttl, ip.ihl) == ("DF", 64, 5)
         pseudo = frame[26:34] + struct.pack("!HH", ip.proto, ip.len - 20)
         at, proto = 34, ip.proto
-    elif IPv6 in packet:
-        ip = packet[IPv6]
+    elif isinstance(ip, IPv6):
         assert ip.plen == len(frame) - 54, "the frame is as long as IPv6 says"
         pseudo = frame[22:54] + struct.pack("!IHH", ip.plen, 0, ip.nh)
         at, proto = 54, ip.nh
@@ -77,7 +76,7 @@ def parse(frame: bytes, *, checksums: bool = True) -> Packet:
 
 
 def neighbour_answer(packet: Packet, silent: set[str]) -> bytes | None:
-    """What the neighbour answers that is asked for; ``b""`` never comes of it. None: the packet asks for nobody."""
+    """What the neighbour answers that is asked for. None: the packet asks for nobody, or for one in ``silent``."""
     if ARP in packet and packet[ARP].op == 1:
         arp = packet[ARP]
         if arp.pdst in silent:
