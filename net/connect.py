@@ -14,6 +14,7 @@ from asyncio import staggered
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from libos.net.endpoint import start_endpoint
 from libos.net.resolver import AddrInfo
 from libos.net.sockets import StackSocket
 
@@ -107,19 +108,10 @@ async def _start(
     sock: StackSocket,
     **tls: Any,
 ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
-    try:
-        protocol = protocol_factory()
-        waiter = loop.create_future()
-        transport = network.stream_transport(loop, sock, protocol, waiter, **tls)
-    except BaseException:
-        sock.close()
-        raise
-    try:
-        await waiter
-    except BaseException:
-        transport.close()
-        raise
-    return transport, protocol
+    def make(protocol: asyncio.BaseProtocol, waiter: asyncio.Future[None]) -> asyncio.Transport:
+        return network.stream_transport(loop, sock, protocol, waiter, **tls)
+
+    return await start_endpoint(loop, protocol_factory, sock, make)
 
 
 async def _connect_first(

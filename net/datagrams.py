@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from libos._native import ffi, lib
 from libos.errors import os_error
 from libos.net.connect import ProtocolFactory, check_socket
-from libos.net.endpoint import EndpointTransport
+from libos.net.endpoint import EndpointTransport, start_endpoint
 from libos.net.names import Address
 from libos.net.sockets import EV_ERROR, EV_GONE, EV_READ, EV_WRITE, StackSocket
 
@@ -175,19 +175,11 @@ async def create_datagram_endpoint(
     else:
         pairs = await _datagram_pairs(network, loop, local_addr, remote_addr, family, proto, flags)
         sock, remote = await _open_datagram(network, loop, pairs, bool(reuse_port), bool(allow_broadcast))
-    try:
-        protocol = protocol_factory()
-        waiter = loop.create_future()
-        transport = StackDatagramTransport(loop, network, sock, protocol, remote, waiter)
-    except BaseException:
-        sock.close()
-        raise
-    try:
-        await waiter
-    except BaseException:
-        transport.close()
-        raise
-    return transport, protocol
+
+    def make(protocol: asyncio.BaseProtocol, waiter: asyncio.Future[None]) -> asyncio.DatagramTransport:
+        return StackDatagramTransport(loop, network, sock, protocol, remote, waiter)
+
+    return await start_endpoint(loop, protocol_factory, sock, make)
 
 
 async def _datagram_pairs(

@@ -14,7 +14,7 @@ import logging
 import warnings
 from asyncio import transports, trsock
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from libos._native import lib
 from libos.errors import os_error
@@ -23,7 +23,9 @@ from libos.net.sockets import EV_ERROR, EV_GONE, EV_READ, EV_WRITE, StackSocket
 if TYPE_CHECKING:
     from libos.net.network import StackNetwork
 
-__all__ = ["EndpointTransport", "logger"]
+__all__ = ["EndpointTransport", "logger", "start_endpoint"]
+
+TransportT = TypeVar("TransportT", bound=asyncio.BaseTransport)
 
 logger = logging.getLogger("asyncio")
 
@@ -205,3 +207,25 @@ class EndpointTransport(transports._FlowControlMixin):
 def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+async def start_endpoint(
+    loop: asyncio.AbstractEventLoop,
+    protocol_factory: Callable[[], asyncio.BaseProtocol],
+    sock: StackSocket,
+    make: Callable[[asyncio.BaseProtocol, asyncio.Future[None]], TransportT],
+) -> tuple[TransportT, asyncio.BaseProtocol]:
+    """A protocol and its transport on ``sock``, connection_made called. On any failure the socket is closed."""
+    try:
+        protocol = protocol_factory()
+        waiter = loop.create_future()
+        transport = make(protocol, waiter)
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        await waiter
+    except BaseException:
+        transport.close()
+        raise
+    return transport, protocol
