@@ -147,11 +147,9 @@ int sock_setopt(struct stack *s, int64_t id, int level, int name, int64_t value)
 /* Bytes queued: unread, unsent, unacknowledged. */
 int sock_queues(struct stack *s, int64_t id, uint64_t *unread, uint64_t *unsent, uint64_t *unacked);
 
-#define TCP_STATE_CLOSED 7 /* states by Linux's numbers (include/net/tcp_states.h) */
-
 struct sock_info {
     int64_t id;
-    uint32_t type, state;
+    uint32_t type, state; /* by Linux's numbers (include/net/tcp_states.h) */
     struct sock_name local, remote;
     uint64_t rx_queue, tx_queue;
     uint64_t srtt_ns, rttvar_ns, rto_ns;

@@ -66,10 +66,8 @@ static struct pbuf *take(struct pbuf_pool *pool, unsigned class)
 {
     while (class < PBUF_CLASSES && !pool->free[class] && !carve(pool, class))
         class++;
-    if (class == PBUF_CLASSES) {
-        pool->refused++;
+    if (class == PBUF_CLASSES)
         return NULL;
-    }
     struct pbuf *p = pool->free[class];
     pool->free[class] = p->next;
     pool->in_use += chunk_size[class];

@@ -6,7 +6,7 @@
  *
  * Ownership: whoever holds the pointer owns the packet; functions that take a packet over say so; pbuf_free() ends it.
  * All buffers of a pool are carved from one mapping of at most `limit` bytes, in five sizes; a freed one goes back
- * to the list of its size. The pool never grows past the limit: pbuf_alloc() answers NULL and counts it. */
+ * to the list of its size. The pool never grows past the limit: pbuf_alloc() answers NULL. */
 #ifndef LIBOS_PBUF_H
 #define LIBOS_PBUF_H
 
@@ -48,7 +48,6 @@ struct pbuf_pool {
     uint64_t carved_of[PBUF_CLASSES];
     struct pbuf *free[PBUF_CLASSES];
     uint32_t buffers; /* in use */
-    uint64_t refused;
 };
 
 int pbuf_pool_init(struct pbuf_pool *pool, uint64_t limit);

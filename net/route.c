@@ -76,6 +76,7 @@ bool route_find(struct stack *s, const struct addr *dst, const struct addr *src,
         path->next = r->on_link || !addr_is_unicast(dst) ? *dst : r->gateway;
         return true;
     }
+    count(s, addr_is4(dst) ? C_IpOutNoRoutes : C_Ip6OutNoRoutes);
     return false;
 }
 
