@@ -4,7 +4,7 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3 2>/dev/null))
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --quiet --disable-pip-version-check
-SOURCES := $(wildcard sched/*.[ch] net/*.[ch] blk/*.[ch] vfs/*.[ch]) libos/_build.py setup.py
+SOURCES := $(wildcard sched/*.[ch] net/*.[ch] net/*/*.[ch] blk/*.[ch] vfs/*.[ch]) libos/_build.py setup.py
 
 FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/*.c))
 FUZZ_SECONDS ?= 60

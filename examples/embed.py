@@ -10,7 +10,7 @@ import asyncio
 from contextlib import ExitStack
 
 from libos.clock import MonotonicClock
-from libos.net.impairment import Impairment
+from libos.net.link.impairment import Impairment
 from libos.net.network import StackNetwork
 from libos.net.resolver import Resolver
 from libos.net.stack import Link, Stack

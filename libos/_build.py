@@ -24,8 +24,8 @@ for layer in LAYERS:
 ffi.set_source(
     "libos._native",
     "#include <stdint.h>\n#include <stddef.h>\n" + "".join(f'#include "{layer}/api.h"\n' for layer in LAYERS),
-    sources=sorted(str(path.relative_to(ROOT)) for layer in LAYERS for path in (ROOT / layer).glob("*.c")),
-    depends=sorted(str(path.relative_to(ROOT)) for layer in LAYERS for path in (ROOT / layer).glob("*.h")),
+    sources=sorted(str(path.relative_to(ROOT)) for layer in LAYERS for path in (ROOT / layer).rglob("*.c")),
+    depends=sorted(str(path.relative_to(ROOT)) for layer in LAYERS for path in (ROOT / layer).rglob("*.h")),
     include_dirs=[str(ROOT)],
     libraries=["dl"],
     extra_compile_args=[

@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Meta
 
 from libos.errors import ConfigError
-from libos.net.impairment import Impairment
+from libos.net.link.impairment import Impairment
 
 __all__ = ["Address", "Interface", "MachineConfig", "Publish", "Size", "Source", "configure", "read_toml"]
 

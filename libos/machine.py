@@ -31,9 +31,9 @@ from libos.sched.loop import Loop
 from libos.sched.reactor import Reactor
 
 if TYPE_CHECKING:
-    from libos.net.gateway import Gateway
     from libos.net.network import StackNetwork
     from libos.net.stack import Link, Stack
+    from libos.net.user.gateway import Gateway
 
 __all__ = ["Machine", "MachineLoop", "Plan"]
 
@@ -151,7 +151,7 @@ class Machine:
         config, plan = self.config, self.plan
         whole = config.impair is None  # a bad wire loses packets, not the 64 KiB segments that offloads make
         if config.net == "tap":
-            from libos.net.tap import open_tap
+            from libos.net.link.tap import open_tap
 
             # A device that is there already was set up by someone who knows what it is for.
             there = config.tap in (name for _, name in socket.if_nameindex())
@@ -163,7 +163,7 @@ class Machine:
                 guard.pop_all()
             undo.callback(link.close)
             return link
-        from libos.net.gateway import Gateway, host_nameserver
+        from libos.net.user.gateway import Gateway, host_nameserver
 
         if whole:
             ours, far = Link.pair(self.rng, mtu=config.mtu or PAIR_MTU)

@@ -5,7 +5,7 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
-#include "net/tcp.h"
+#include "net/tcp/tcp.h"
 #include "net/udp.h"
 
 int64_t sock_open(struct stack *s, int type, int family)

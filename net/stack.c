@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
-#include "net/neigh.h"
-#include "net/tcp.h"
+#include "net/ip/neigh.h"
+#include "net/tcp/tcp.h"
 
 #define LOOPBACK_QUEUE 4096
 

@@ -12,12 +12,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "net/addr.h"
+#include "net/core/addr.h"
 #include "net/counters.h"
-#include "net/link.h"
-#include "net/pbuf.h"
-#include "net/rng.h"
-#include "net/timer.h"
+#include "net/link/link.h"
+#include "net/core/pbuf.h"
+#include "net/core/rng.h"
+#include "net/core/timer.h"
 
 #define NETIFS_MAX 8
 #define NETIF_ADDRS_MAX 16

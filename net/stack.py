@@ -14,7 +14,7 @@ from typing import Any
 
 from libos._native import ffi, lib
 from libos.errors import check
-from libos.net.impairment import Impairment
+from libos.net.link.impairment import Impairment
 from libos.rand import Rng
 
 __all__ = [

@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-#include "net/wire.h"
+#include "net/core/wire.h"
 
 #define TTL 64
 #define IN_BYTES_MAX (256 * 1024)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from libos.config import MachineConfig, Publish, Size, Source, configure, read_toml
 from libos.errors import ConfigError
-from libos.net.impairment import Impairment
+from libos.net.link.impairment import Impairment
 
 
 def test_defaults_are_an_unprivileged_machine() -> None:

@@ -11,8 +11,8 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
-#include "net/checksum.h"
-#include "net/wire.h"
+#include "net/core/checksum.h"
+#include "net/core/wire.h"
 #include "tests/fuzz/invariants.h"
 
 #define FRAME_MAX 68000

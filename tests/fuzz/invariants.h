@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
-#include "net/tcp.h"
+#include "net/tcp/tcp.h"
 #include "net/udp.h"
 
 #define must(x)                                                                                                        \

@@ -17,10 +17,10 @@ from typing import Any, Literal
 import pytest
 
 from libos.errors import HostError
-from libos.net.gateway import Gateway, host_nameserver
 from libos.net.network import StackNetwork
 from libos.net.resolver import Resolver
 from libos.net.stack import Link, Stack
+from libos.net.user.gateway import Gateway, host_nameserver
 from libos.rand import Rng
 from libos.sched.loop import Loop
 

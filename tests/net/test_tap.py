@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from libos.errors import HostError
-from libos.net import tap as tap_module
+from libos.net.link import tap as tap_module
+from libos.net.link.tap import open_tap
 from libos.net.network import StackNetwork
 from libos.net.resolver import Resolver
 from libos.net.stack import Link, Stack
-from libos.net.tap import open_tap
 from libos.rand import Rng
 from libos.sched.loop import Loop
 

@@ -10,7 +10,7 @@ from scapy.layers.inet import TCP
 from scapy.utils import rdpcap
 
 from libos._native import ffi, lib
-from libos.net.impairment import Impairment
+from libos.net.link.impairment import Impairment
 from libos.net.stack import Link, Stack, pack_address
 from libos.rand import Rng
 

@@ -1,0 +1,60 @@
+/* The options of a segment (RFC 9293 3.1), read and written. Unknown ones, and known ones of a length that they cannot
+ * have, are skipped; what runs past the header makes the segment malformed. */
+#include "net/core/wire.h"
+#include "net/tcp/tcp.h"
+
+bool tcp_read_options(const uint8_t *o, uint32_t len, struct segment *g)
+{
+    for (uint32_t i = 0; i < len;) {
+        if (o[i] == TCPOPT_EOL)
+            break;
+        if (o[i] == TCPOPT_NOP) {
+            i++;
+            continue;
+        }
+        if (len - i < 2 || o[i + 1] < 2 || o[i + 1] > len - i)
+            return false;
+        switch (o[i] << 8 | o[i + 1]) {
+        case TCPOPT_MSS << 8 | 4:
+            g->mss = get16(o + i + 2);
+            break;
+        case TCPOPT_WSCALE << 8 | 3:
+            g->wscale = (int8_t)(o[i + 2] > 14 ? 14 : o[i + 2]); /* RFC 7323 2.3 */
+            break;
+        case TCPOPT_TS << 8 | 10:
+            g->has_ts = true;
+            g->tsval = get32(o + i + 2);
+            g->tsecr = get32(o + i + 6);
+            break;
+        default:
+            break; /* unknown, or of a length it cannot have: skipped */
+        }
+        i += o[i + 1];
+    }
+    return true;
+}
+
+uint32_t tcp_write_options(const struct tcp *t, uint8_t *o, unsigned flags, uint64_t now)
+{
+    uint8_t *at = o;
+    if (flags & TH_SYN) {
+        uint32_t mss = t->mtu - (addr_is4(&t->k.remote) ? IP4_HLEN : IP6_HLEN) - TCP_HLEN;
+        at[0] = TCPOPT_MSS;
+        at[1] = 4;
+        put16(at + 2, mss < 65535 ? mss : 65535);
+        at += 4;
+        if (t->ws_ok) { /* in an answer only if it was offered (RFC 7323 2.2); a scale of 0 is an answer, too */
+            const uint8_t wscale[4] = {TCPOPT_NOP, TCPOPT_WSCALE, 3, t->shift_in};
+            memcpy(at, wscale, 4);
+            at += 4;
+        }
+    }
+    if (t->ts_ok) {
+        const uint8_t head[4] = {TCPOPT_NOP, TCPOPT_NOP, TCPOPT_TS, 10};
+        memcpy(at, head, 4);
+        put32(at + 4, tcp_timestamp(t, now));
+        put32(at + 8, flags & TH_ACK ? t->ts_recent : 0);
+        at += 12;
+    }
+    return (uint32_t)(at - o);
+}

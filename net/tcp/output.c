@@ -1,0 +1,295 @@
+/* What a connection sends, and why: tcp_output() asks an ordered list of reasons until none is left, and builds a segment for
+ * each. It runs once for each dirty socket in a run of the stack, so that many small writes become few segments. */
+#include <errno.h>
+
+#include "net/tcp/tcp.h"
+#include "net/core/wire.h"
+
+#define TTL 64
+#define BURST_BYTES_MAX 63000 /* payload of one segment that the link cuts: with all headers it stays under 64 KiB */
+#define SEND_FRAGS_MAX (CHANNEL_IOV_MAX - 1)
+
+enum reason { NOTHING, SEND_SYN, SEND_AGAIN, SEND_DATA, SEND_FIN, SEND_PROBE, SEND_ACK };
+
+struct plan {
+    seq_t seq;
+    uint32_t len;
+    uint8_t flags;
+};
+
+/* Of the sequence space. */
+static uint32_t plan_space(const struct plan *plan) { return plan->len + !!(plan->flags & (TH_SYN | TH_FIN)); }
+
+uint32_t tcp_timestamp(const struct tcp *t, uint64_t now) { return (uint32_t)(now / MSEC) + t->ts_offset; }
+
+uint32_t tcp_window_room(const struct tcp *t)
+{
+    uint32_t room = t->in_limit > t->in_bytes ? t->in_limit - t->in_bytes : 0;
+    uint32_t told = (uint32_t)seq_diff(t->rcv_adv, t->rcv_nxt);
+    uint32_t most = 65535u << t->shift_in;
+    if (room > most)
+        room = most;
+    /* Rounded down to what the field can say; 3.8.6.2.1: what was told is never taken back. */
+    room = room >> t->shift_in << t->shift_in;
+    return room > told ? room : told;
+}
+
+/* Reading has opened the window so far that the peer should know (3.8.6.2.2): a quarter of it, or at all after it was
+ * nearly shut. */
+static bool window_update_due(const struct tcp *t)
+{
+    uint32_t told = (uint32_t)seq_diff(t->rcv_adv, t->rcv_nxt), room = tcp_window_room(t);
+    if (t->fin_in || room <= told)
+        return false;
+    uint32_t gain = room - told, least = t->in_limit / 2 < t->mss ? t->in_limit / 2 : t->mss;
+    return gain >= t->in_limit / 4 || (told < 2u * t->mss && gain >= least);
+}
+
+/* Bytes queued behind snd_nxt. */
+static uint32_t unsent(const struct tcp *t)
+{
+    uint32_t flight = (uint32_t)seq_diff(t->snd_nxt, t->snd_una);
+    return flight < t->out_bytes ? t->out_bytes - flight : 0;
+}
+
+/* How much new data may go now: 0 for nothing. RFC 9293 3.7.4 (Nagle) and 3.8.6.2.1 (SWS avoidance). */
+static uint32_t sendable(const struct tcp *t, uint32_t burst)
+{
+    uint32_t flight = (uint32_t)seq_diff(t->snd_nxt, t->snd_una), waiting = unsent(t);
+    uint32_t window = t->snd_wnd < t->cwnd ? t->snd_wnd : t->cwnd;
+    uint32_t room = window > flight ? window - flight : 0;
+    uint32_t len = waiting < room ? waiting : room;
+    if (len > burst)
+        len = burst - burst % t->mss;
+    if (len == 0)
+        return 0;
+    bool all = len == waiting;
+    if (t->override_now)
+        return len; /* waited long enough for a better window */
+    if (all && (t->nodelay || t->fin_wanted || flight == 0))
+        return len; /* the last of it, and nothing to wait for */
+    if (len >= t->mss)
+        return len - len % t->mss;
+    if (!all && len >= t->snd_wnd_max / 2)
+        return len; /* a peer with a small buffer: half of it is a lot */
+    return 0;
+}
+
+static bool is_synchronized(const struct tcp *t)
+{
+    switch (t->state) {
+    case ESTABLISHED:
+    case CLOSE_WAIT:
+    case FIN_WAIT1:
+    case CLOSING:
+    case LAST_ACK:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static enum reason decide(struct tcp *t, uint32_t burst, struct plan *plan)
+{
+    *plan = (struct plan){.seq = t->snd_nxt, .flags = TH_ACK};
+    /* Our SYN was not sent yet, or must be sent again. */
+    if (t->state == SYN_SENT || t->state == SYN_RECV) {
+        if (seq_eq(t->snd_nxt, t->iss)) {
+            plan->flags = t->state == SYN_SENT ? TH_SYN : TH_SYN | TH_ACK;
+            return SEND_SYN;
+        }
+        return t->ack_now && t->state == SYN_RECV ? SEND_ACK : NOTHING;
+    }
+    if (is_synchronized(t)) {
+        /* Recovery found the first unacknowledged segment lost. */
+        if (t->rexmit_now) {
+            uint32_t sent = (uint32_t)seq_diff(t->snd_max, t->snd_una);
+            t->rexmit_now = false;
+            plan->seq = t->snd_una;
+            plan->len = t->out_bytes < t->mss ? t->out_bytes : t->mss;
+            if (plan->len > sent)
+                plan->len = sent;
+            if (plan->len && plan->len == t->out_bytes)
+                plan->flags |= TH_PSH;
+            if (plan->len)
+                return SEND_AGAIN;
+            if (t->fin_sent) {
+                plan->flags |= TH_FIN;
+                return SEND_AGAIN;
+            }
+        }
+        /* There is data, and room for it with the peer and on the path. */
+        plan->seq = t->snd_nxt;
+        plan->len = sendable(t, burst);
+        if (plan->len) {
+            if (plan->len == unsent(t)) {
+                plan->flags |= TH_PSH;
+                if (t->fin_wanted)
+                    plan->flags |= TH_FIN;
+            }
+            return SEND_DATA;
+        }
+        /* All data is out, and the owner has closed. */
+        if (t->fin_wanted && !unsent(t) &&
+            seq_eq(t->snd_nxt, seq_add(t->snd_una, t->out_bytes))) {
+            plan->flags |= TH_FIN;
+            return SEND_FIN;
+        }
+    }
+    /* The peer must say something: is its window open, is it alive? One byte it has, or will not take (3.8.6.1). */
+    if (t->probe_now) {
+        t->probe_now = false;
+        plan->seq = seq_add(t->snd_una, (uint32_t)-1);
+        return SEND_PROBE;
+    }
+    /* What came is to be acknowledged, or the window has opened. */
+    if (t->ack_now || (t->state != TIME_WAIT && window_update_due(t)))
+        return SEND_ACK;
+    return NOTHING;
+}
+
+/* Builds and sends it. False: no buffer, try again later. plan->len may come out smaller. */
+static bool send_segment(struct stack *s, struct tcp *t, const struct path *path, struct plan *plan)
+{
+    struct pbuf *p = pbuf_alloc(&s->pool, PBUF_HEADROOM + ETH_HLEN + IP6_HLEN, TCP_HLEN + TCP_OPTIONS_MAX);
+    if (!p) {
+        count(s, C_TcpExtTCPMemoryPressures);
+        return false;
+    }
+    uint8_t *h = pbuf_data(p);
+    uint32_t hlen = TCP_HLEN + tcp_write_options(t, h + TCP_HLEN, plan->flags, s->now), wnd, space = plan_space(plan);
+    p->len = hlen;
+    if (plan->len) {
+        uint32_t got = tcp_out_window(s, t, plan->seq, plan->len, p, SEND_FRAGS_MAX);
+        if (!got) {
+            pbuf_free(&s->pool, p);
+            return false;
+        }
+        if (got < plan->len) {
+            plan->len = got;
+            plan->flags &= (uint8_t)~(TH_FIN | TH_PSH);
+        }
+        if (plan->len > t->mss)
+            p->gso_size = t->mss;
+    }
+    if (plan->flags & TH_ACK) {
+        wnd = tcp_window_room(t);
+        t->rcv_adv = seq_max(t->rcv_adv, seq_add(t->rcv_nxt, wnd));
+        t->last_ack_sent = t->rcv_nxt;
+        if (!space && t->dupacks_owed)
+            t->dupacks_owed--;
+        t->ack_now = t->dupacks_owed > 0;
+        t->ack_later = false;
+        t->unacked_in = 0;
+        tcp_timer_stop(t, T_DELACK);
+    } else {
+        wnd = t->in_limit;
+    }
+    uint32_t field = plan->flags & TH_SYN ? wnd : wnd >> t->shift_in;
+    put16(h + TCP_SPORT, t->k.lport);
+    put16(h + TCP_DPORT, t->k.rport);
+    put32(h + TCP_SEQ, plan->seq.v);
+    put32(h + TCP_ACK, plan->flags & TH_ACK ? t->rcv_nxt.v : 0);
+    h[TCP_OFF] = (uint8_t)(hlen / 4 << 4);
+    h[TCP_FLAGS] = plan->flags;
+    put16(h + TCP_WIN, field < 65535 ? field : 65535);
+    put16(h + TCP_CSUM, 0);
+    put16(h + TCP_URG, 0);
+    ip_csum_fill(path, &t->k.remote, PROTO_TCP, TCP_CSUM, p);
+    count(s, C_TcpOutSegs);
+    s->counters[C_TcpOutBytes] += plan->len;
+    ip_output(s, path, &t->k.remote, PROTO_TCP, TTL, p);
+    return true;
+}
+
+/* It is sent: move snd_nxt over it, keep the clocks. */
+static void sent(struct stack *s, struct tcp *t, enum reason why, const struct plan *plan)
+{
+    uint32_t space = plan_space(plan);
+    seq_t end = seq_add(plan->seq, space);
+    if (why == SEND_PROBE || space == 0)
+        return;
+    if (seq_lt(plan->seq, t->snd_max)) {
+        s->counters[C_TcpRetransSegs] += plan->len > t->mss ? (plan->len + t->mss - 1) / t->mss : 1;
+        t->retransmits++;
+        t->rtt_timing = false; /* Karn (RFC 6298 3) */
+    } else if (!t->rtt_timing && !t->recovering && seq_ge(t->snd_una, t->recover)) {
+        /* Not behind a hole: what waits for its repair would be taken for the way's length. */
+        t->rtt_timing = true;
+        t->rtt_seq = end;
+        t->rtt_start = s->now;
+    }
+    if (why != SEND_AGAIN || seq_lt(t->snd_nxt, end))
+        t->snd_nxt = end;
+    t->override_now = false;
+    if (plan->flags & TH_FIN)
+        t->fin_sent = true;
+    t->snd_max = seq_max(t->snd_max, end);
+    t->last_sent = s->now;
+    if (!t->due[T_REXMT]) /* RFC 6298 5.1 */
+        tcp_timer_set(s, t, T_REXMT, s->now + t->rto);
+    tcp_timer_stop(t, T_PERSIST);
+}
+
+void tcp_output(struct stack *s, struct sock *k)
+{
+    struct tcp *t = tcp_of(k);
+    if (t->state == CLOSED || t->state == LISTEN) {
+        if (t->state == CLOSED && k->orphan)
+            sock_destroy(s, k);
+        return;
+    }
+    if (t->held)
+        return;
+    struct path path;
+    if (!route_find(s, &k->remote, &k->local, &path))
+        return; /* its timers will try again, and give up in the end */
+    uint32_t burst = path.nif->link->caps & LINK_TSO ? BURST_BYTES_MAX : t->mss;
+    if (burst < t->mss)
+        burst = t->mss;
+    if (seq_eq(t->snd_una, t->snd_max) && t->out_bytes && t->last_sent && s->now - t->last_sent > t->rto)
+        t->cong->idle(t); /* RFC 5681 4.1 */
+    for (;;) {
+        struct plan plan;
+        enum reason why = decide(t, burst, &plan);
+        if (why == NOTHING)
+            break;
+        if (!send_segment(s, t, &path, &plan)) {
+            t->rexmit_now |= why == SEND_AGAIN;
+            t->probe_now |= why == SEND_PROBE;
+            sock_mark_dirty(s, k);
+            break;
+        }
+        sent(s, t, why, &plan);
+    }
+    /* 3.8.6.1: data waits for a window and nothing is under way that would bring an answer. */
+    if (unsent(t) && seq_eq(t->snd_una, t->snd_max) && !t->due[T_REXMT] && !t->due[T_PERSIST])
+        tcp_timer_set(s, t, T_PERSIST, s->now + tcp_backed_off(t));
+}
+
+void tcp_send_reset(struct stack *s, const struct segment *g, const struct ip_meta *m)
+{
+    struct path path;
+    if (m->to_group || !addr_is_unicast(&m->src) || !route_find(s, &m->src, &m->dst, &path))
+        return;
+    struct pbuf *p = pbuf_alloc(&s->pool, PBUF_HEADROOM + ETH_HLEN + IP6_HLEN, TCP_HLEN);
+    if (!p)
+        return;
+    uint8_t *h = pbuf_data(p);
+    p->len = TCP_HLEN;
+    memset(h, 0, TCP_HLEN);
+    put16(h + TCP_SPORT, g->dport);
+    put16(h + TCP_DPORT, g->sport);
+    h[TCP_OFF] = TCP_HLEN / 4 << 4;
+    if (g->flags & TH_ACK) { /* 3.10.7.1 */
+        put32(h + TCP_SEQ, g->ack.v);
+        h[TCP_FLAGS] = TH_RST;
+    } else {
+        put32(h + TCP_ACK, g->seq.v + g->len + !!(g->flags & TH_SYN) + !!(g->flags & TH_FIN));
+        h[TCP_FLAGS] = TH_RST | TH_ACK;
+    }
+    ip_csum_fill(&path, &m->src, PROTO_TCP, TCP_CSUM, p);
+    count(s, C_TcpOutRsts);
+    count(s, C_TcpOutSegs);
+    ip_output(s, &path, &m->src, PROTO_TCP, TTL, p);
+}

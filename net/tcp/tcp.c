@@ -1,0 +1,318 @@
+/* The life of a TCP connection: open, connect, close, and the table of state transitions (RFC 9293 3.3.2). See tcp.h. */
+#include "net/tcp/tcp.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include "net/core/wire.h"
+
+#define TIME_WAITS_MAX 65536
+
+/* next[event][state]; 0: cannot happen. ON_END leads everything to CLOSED. */
+static const uint8_t next[TCP_EVENTS][TCP_STATES] = {
+    [ON_CONNECT] = {[CLOSED] = SYN_SENT},
+    [ON_LISTEN] = {[CLOSED] = LISTEN},
+    [ON_SYN] = {[CLOSED] = SYN_RECV, [SYN_SENT] = SYN_RECV},
+    [ON_SYN_ACKED] = {[SYN_SENT] = ESTABLISHED, [SYN_RECV] = ESTABLISHED},
+    [ON_CLOSE] = {[ESTABLISHED] = FIN_WAIT1, [CLOSE_WAIT] = LAST_ACK},
+    [ON_FIN] = {[ESTABLISHED] = CLOSE_WAIT, [FIN_WAIT1] = CLOSING, [FIN_WAIT2] = TIME_WAIT},
+    [ON_FIN_ACKED] = {[FIN_WAIT1] = FIN_WAIT2, [CLOSING] = TIME_WAIT, [LAST_ACK] = CLOSED},
+    [ON_END] = {[ESTABLISHED] = CLOSED,
+                [SYN_SENT] = CLOSED,
+                [SYN_RECV] = CLOSED,
+                [FIN_WAIT1] = CLOSED,
+                [FIN_WAIT2] = CLOSED,
+                [TIME_WAIT] = CLOSED,
+                [CLOSED] = CLOSED,
+                [CLOSE_WAIT] = CLOSED,
+                [LAST_ACK] = CLOSED,
+                [LISTEN] = CLOSED,
+                [CLOSING] = CLOSED},
+};
+
+static bool counts_as_established(unsigned state) { return state == ESTABLISHED || state == CLOSE_WAIT; }
+
+bool tcp_on(struct stack *s, struct tcp *t, enum tcp_event event)
+{
+    unsigned to = next[event][t->state], from = t->state;
+    if (!to)
+        return false;
+    t->state = (uint8_t)to;
+    if (counts_as_established(to) && !counts_as_established(from))
+        count(s, C_TcpCurrEstab);
+    else if (counts_as_established(from) && !counts_as_established(to))
+        s->counters[C_TcpCurrEstab]--;
+    if (from == TIME_WAIT)
+        s->time_waits--;
+    switch (to) {
+    case TIME_WAIT:
+        if (s->time_waits++ >= TIME_WAITS_MAX) { /* better a few old segments than no memory for new connections */
+            count(s, C_TcpExtTCPTimeWaitOverflow);
+            return tcp_on(s, t, ON_END);
+        }
+        for (unsigned i = 0; i < TCP_TIMERS; i++)
+            tcp_timer_stop(t, i);
+        tcp_timer_set(s, t, T_WAIT, s->now + TCP_WAIT);
+        count(s, C_TcpExtTW);
+        break;
+    case FIN_WAIT2:
+        if (t->k.orphan) /* nobody will read: the peer has this long to say its FIN */
+            tcp_timer_set(s, t, T_WAIT, s->now + TCP_WAIT);
+        break;
+    case CLOSED:
+        for (unsigned i = 0; i < TCP_TIMERS; i++)
+            tcp_timer_stop(t, i);
+        timer_cancel(&s->timers, &t->timer);
+        tcp_child_gone(t);
+        sock_unhash(&t->k);
+        if (t->k.orphan) {
+            tcp_queues_clear(s, t);
+            sock_mark_dirty(s, &t->k); /* its output destroys it */
+        }
+        break;
+    default:
+        break;
+    }
+    sock_mark_ready(s, &t->k);
+    return true;
+}
+
+void tcp_end(struct stack *s, struct tcp *t, int error)
+{
+    if (t->state == SYN_SENT || t->state == SYN_RECV)
+        count(s, C_TcpAttemptFails);
+    else if (error && counts_as_established(t->state))
+        count(s, C_TcpEstabResets);
+    bool unaccepted = t->parent;
+    if (unaccepted)
+        sock_orphan(s, &t->k); /* no owner has ever seen it */
+    if (error) /* what came before it is still there to be read */
+        tcp_queues_cut(s, t);
+    tcp_on(s, t, ON_END);
+    if (error && !unaccepted)
+        sock_fail(s, &t->k, error);
+}
+
+/* --- events and the socket interface --- */
+
+static unsigned tcp_ready(struct sock *k)
+{
+    const struct tcp *t = tcp_of(k);
+    unsigned mask = 0;
+    if (t->parent)
+        return 0; /* not accepted: nobody knows its id */
+    if (t->state == LISTEN)
+        return !t->listener.first ? 0 : t->listener.flags & LISTEN_DEFER ? EV_REQUEST : EV_READ;
+    if (t->in.head || t->fin_in || (t->state == CLOSED && k->rport))
+        mask |= EV_READ;
+    if (counts_as_established(t->state) && !t->fin_wanted && t->out_bytes <= t->out_limit / 3 * 2)
+        mask |= EV_WRITE;
+    return mask;
+}
+
+static void tcp_release(struct stack *s, struct sock *k)
+{
+    struct tcp *t = tcp_of(k);
+    timer_cancel(&s->timers, &t->timer);
+    tcp_child_gone(t);
+    tcp_children_gone(t);
+    if (counts_as_established(t->state))
+        s->counters[C_TcpCurrEstab]--;
+    if (t->state == TIME_WAIT)
+        s->time_waits--;
+    tcp_queues_clear(s, t);
+}
+
+static const struct sock_ops tcp_ops = {tcp_ready, tcp_output, tcp_release};
+
+struct sock *tcp_open(struct stack *s, int family, int *error)
+{
+    struct sock *k = sock_new(s, sizeof(struct tcp), &tcp_ops, SOCK_STREAM, family, error);
+    if (!k)
+        return NULL;
+    struct tcp *t = tcp_of(k);
+    t->state = CLOSED;
+    t->in_limit = s->config.rcvbuf;
+    t->out_limit = s->config.sndbuf;
+    t->rto = TCP_RTO_INITIAL;
+    t->cong = &cong_reno;
+    t->keep_idle = 7200;
+    t->keep_interval = 75;
+    t->keep_count = 9;
+    tcp_timer_init(t);
+    return k;
+}
+
+void tcp_set_mss(struct tcp *t)
+{
+    uint32_t headers = (addr_is4(&t->k.remote) ? IP4_HLEN : IP6_HLEN) + TCP_HLEN;
+    uint32_t mss = t->mtu > headers + 64 ? t->mtu - headers : 64;
+    if (t->peer_mss && t->peer_mss < mss)
+        mss = t->peer_mss;
+    /* RFC 6691: the option is not in the MSS, so it is taken off what is sent. */
+    t->mss = (uint16_t)(t->ts_ok ? mss - 12 : mss);
+}
+
+int tcp_prepare(struct stack *s, struct tcp *t)
+{
+    struct path path;
+    if (!route_find(s, &t->k.remote, &t->k.local, &path))
+        return -ENETUNREACH;
+    t->k.local = path.src;
+    t->mtu = path.nif->link->mtu;
+    for (t->shift_in = 0; t->shift_in < 14 && (uint64_t)65535 << t->shift_in < t->in_limit;)
+        t->shift_in++;
+    return 0;
+}
+
+/* RFC 6528: a clock of 4 us, and a keyed hash of the four addresses and ports, so that the numbers of one connection say
+ * nothing of another's. */
+static void choose_iss(struct stack *s, struct tcp *t, const struct tcp *old)
+{
+    uint64_t words[5];
+    memcpy(words, t->k.local.b, 16);
+    memcpy(words + 2, t->k.remote.b, 16);
+    words[4] = (uint64_t)t->k.lport << 16 | t->k.rport;
+    uint64_t hash = siphash(s->key, words, 5);
+    t->iss = seq((uint32_t)hash + (uint32_t)(s->now / 4000));
+    if (old && seq_le(t->iss, old->snd_max)) /* a fast one outran the clock; 3.6.1: beyond all that it used */
+        t->iss = seq_add(old->snd_max, 65536);
+    t->snd_una = t->snd_nxt = t->snd_max = t->recover = t->iss;
+    t->ts_offset = (uint32_t)(hash >> 32);
+}
+
+void tcp_start(struct stack *s, struct tcp *t, const struct tcp *old)
+{
+    choose_iss(s, t, old);
+    tcp_set_mss(t);
+    t->cong->init(t);
+    t->last_heard = s->now;
+    sock_hash_connected(s, &t->k);
+    sock_mark_dirty(s, &t->k);
+}
+
+int tcp_connect(struct stack *s, struct tcp *t, const struct addr *addr, unsigned port)
+{
+    struct sock *k = &t->k;
+    if (t->state != CLOSED || k->rport)
+        return t->state == SYN_SENT ? -EALREADY : -EISCONN;
+    if (!addr_is_unicast(addr))
+        return -ENETUNREACH;
+    struct addr bound = k->local;
+    k->remote = *addr;
+    int rc = tcp_prepare(s, t);
+    if (rc < 0)
+        return rc;
+    if (!k->lport) {
+        unsigned picked = sock_pick_port(s, k, &k->local, addr, port);
+        if (!picked) {
+            k->local = bound; /* as it was, for another try */
+            return -EADDRNOTAVAIL;
+        }
+        k->lport = (uint16_t)picked;
+    } else if (sock_lookup_connected(s, SOCK_STREAM, &k->local, k->lport, addr, port)) {
+        k->local = bound;
+        return -EADDRINUSE;
+    }
+    k->rport = (uint16_t)port;
+    t->ws_ok = t->ts_ok = true; /* offered; the answer decides */
+    tcp_start(s, t, NULL);
+    tcp_on(s, t, ON_CONNECT);
+    count(s, C_TcpActiveOpens);
+    return 0;
+}
+
+void tcp_close(struct stack *s, struct tcp *t)
+{
+    sock_orphan(s, &t->k);
+    t->k.error = 0;
+    if (t->in.head && t->state != CLOSED && t->state != TIME_WAIT) {
+        /* RFC 2525 2.17, RFC 9293 3.6.1: what it sent is thrown away, it should know */
+        tcp_abort(s, t);
+        return;
+    }
+    switch (t->state) {
+    case LISTEN:
+        tcp_abort(s, t);
+        break;
+    case CLOSED:
+    case SYN_SENT:
+        tcp_end(s, t, 0);
+        break;
+    case SYN_RECV:
+        if (t->held) /* accepted, and never answered */
+            tcp_end(s, t, 0);
+        else
+            t->fin_wanted = true; /* once its SYN is acknowledged: see established() */
+        break;
+    case ESTABLISHED:
+    case CLOSE_WAIT:
+        if (!t->fin_wanted) {
+            t->fin_wanted = true;
+            tcp_on(s, t, ON_CLOSE);
+        }
+        sock_mark_dirty(s, &t->k);
+        break;
+    case FIN_WAIT2:
+        tcp_timer_set(s, t, T_WAIT, s->now + TCP_WAIT);
+        break;
+    case TIME_WAIT:
+        tcp_queues_clear(s, t); /* nobody will read that */
+        break;
+    default:
+        break; /* already on its way */
+    }
+}
+
+void tcp_abort(struct stack *s, struct tcp *t)
+{
+    if (t->state == LISTEN)
+        tcp_listener_close(s, t);
+    if (s->socks->any_stream == &t->k) /* closed, though not yet gone */
+        s->socks->any_stream = NULL;
+    /* RFC 9293 3.10.5: a RST where the peer has a connection to lose. */
+    if (t->state != CLOSED && t->state != SYN_SENT && t->state != LISTEN && t->state != TIME_WAIT && !t->held) {
+        struct segment g = {.flags = TH_ACK, .ack = t->snd_max, .sport = t->k.rport, .dport = t->k.lport};
+        struct ip_meta m = {.src = t->k.remote, .dst = t->k.local, .proto = PROTO_TCP};
+        tcp_send_reset(s, &g, &m);
+    }
+    tcp_queues_clear(s, t);
+    tcp_end(s, t, 0);
+}
+
+bool tcp_is_connecting(const struct sock *k)
+{
+    const struct tcp *t = (const struct tcp *)k;
+    return t->state == SYN_SENT || t->state == SYN_RECV;
+}
+
+void tcp_connect_failed(struct stack *s, struct sock *k, int error) { tcp_end(s, tcp_of(k), error); }
+
+/* An ICMP error is a hint: it ends only what is not yet established (RFC 5461 4), and only if it is about a segment that is
+ * under way (RFC 5927 4.1). */
+void tcp_icmp_error(struct stack *s, const struct addr *local, const struct addr *remote, const uint8_t *header,
+                    int error, uint32_t mtu)
+{
+    struct sock *k = sock_lookup_connected(s, SOCK_STREAM, local, get16(header + TCP_SPORT), remote,
+                                           get16(header + TCP_DPORT));
+    if (!k)
+        return;
+    struct tcp *t = tcp_of(k);
+    seq_t about = seq(get32(header + TCP_SEQ));
+    if (seq_lt(about, t->snd_una) || seq_ge(about, t->snd_max))
+        return;
+    if (error == EMSGSIZE) { /* RFC 1191 6.4, RFC 8201 4: smaller segments from here on */
+        uint32_t least = addr_is4(remote) ? 552 : IP6_MIN_MTU;
+        uint32_t to = mtu > least ? mtu : least;
+        if (to < t->mtu) {
+            t->mtu = to;
+            tcp_set_mss(t);
+            t->snd_nxt = t->snd_una;
+            sock_mark_dirty(s, k);
+        }
+        return;
+    }
+    if (tcp_is_connecting(k))
+        tcp_end(s, t, error);
+}

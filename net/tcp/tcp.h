@@ -1,0 +1,250 @@
+/* TCP (RFC 9293): one connection or listener, and what the files of this folder say to each other.
+ *
+ *   tcp.c       life of a connection: open, connect, close, the table of state transitions
+ *   listen.c    listeners: SYNs, backlog, accept
+ *   input.c     a segment arrives
+ *   output.c    reasons to send, and building segments
+ *   options.c   the options of a segment, read and written
+ *   queue.c     bytes to send, bytes received, bytes received out of order
+ *   recovery.c  what to send again (RFC 6582)
+ *   cong.c      how much may be under way: congestion control behind an interface; round-trip times (RFC 6298)
+ *   timer.c     retransmission, persist, delayed ACK, keepalive, waits
+ *   sockopt.c   socket options, and what can be seen from outside
+ *
+ * Invariants: snd_una <= snd_nxt <= snd_max (snd_nxt goes back after a time-out; snd_max does not). `out` holds the bytes from
+ * snd_una (after the SYN) on. `in` holds the bytes up to rcv_nxt that were not read. A connection in CLOSED is in no
+ * hash table, has no timer and empty queues; if it is an orphan it is destroyed by its next output, never in the middle
+ * of an input. */
+#ifndef LIBOS_TCP_H
+#define LIBOS_TCP_H
+
+#include "net/core/seq.h"
+#include "net/sock.h"
+
+/* By Linux's numbers (include/net/tcp_states.h); 0 is nobody's. */
+enum tcp_state {
+    ESTABLISHED = 1,
+    SYN_SENT,
+    SYN_RECV,
+    FIN_WAIT1,
+    FIN_WAIT2,
+    TIME_WAIT,
+    CLOSED,
+    CLOSE_WAIT,
+    LAST_ACK,
+    LISTEN,
+    CLOSING,
+    TCP_STATES
+};
+
+enum tcp_event {
+    ON_CONNECT,    /* the owner opens actively */
+    ON_LISTEN,     /* the owner listens */
+    ON_SYN,        /* a SYN came (a new child of a listener, or both opened at once) */
+    ON_SYN_ACKED,  /* our SYN was acknowledged */
+    ON_CLOSE,      /* the owner has nothing more to send */
+    ON_FIN,        /* the peer has nothing more to send, and we have all of it */
+    ON_FIN_ACKED,  /* our FIN was acknowledged */
+    ON_END,        /* reset, given up, or waited long enough */
+    TCP_EVENTS
+};
+
+enum tcp_timer { T_REXMT, T_PERSIST, T_DELACK, T_KEEP, T_WAIT, TCP_TIMERS };
+
+struct tcp;
+
+/* How much may be under way. acked: new data was acknowledged (outside recovery); loss: recovery begins; timeout: the
+ * retransmission timer fired for the first time; idle: nothing was sent for longer than an RTO. */
+struct cong_ops {
+    const char *name;
+    void (*init)(struct tcp *t);
+    void (*acked)(struct tcp *t, uint32_t bytes, uint64_t now);
+    void (*loss)(struct tcp *t);
+    void (*timeout)(struct tcp *t);
+    void (*idle)(struct tcp *t);
+};
+extern const struct cong_ops cong_reno;
+
+struct listener {
+    struct tcp *first, *last; /* accept queue: children that are established, or held (LISTEN_DEFER) */
+    struct tcp *half;         /* children in SYN_RECV */
+    unsigned backlog, flags;
+    unsigned queued, halves;
+};
+
+struct tcp {
+    struct sock k; /* first */
+    struct timer timer;
+    uint64_t due[TCP_TIMERS]; /* 0: off */
+    uint8_t state;
+    uint8_t shift_out, shift_in; /* window scales (RFC 7323 2) */
+    bool ws_ok, ts_ok;           /* window scales, timestamps: offered by us; then, agreed on */
+    bool nodelay, keepalive;
+    bool held; /* a LISTEN_DEFER child whose SYN is not answered yet */
+    uint16_t mss;      /* payload bytes of a full segment to send, options taken off */
+    uint16_t peer_mss; /* what its SYN said */
+    uint32_t mtu;      /* of the path, from the link or an ICMP message */
+
+    /* Sending. */
+    seq_t iss, snd_una, snd_nxt, snd_max;
+    seq_t snd_wl1, snd_wl2; /* what the last window update came with */
+    uint32_t snd_wnd, snd_wnd_max;
+    struct pbuf_queue out;
+    uint32_t out_bytes, out_limit;
+    struct pbuf *cursor; /* where snd_nxt is in `out`, to spare the walk; NULL: not known */
+    uint32_t cursor_off;
+    seq_t cursor_seq;
+    bool fin_wanted;  /* FIN after the last byte */
+    bool fin_sent;    /* at least once */
+    bool probe_now;   /* the persist or keepalive timer wants a segment that makes the peer answer */
+    bool override_now; /* the persist timer found a small window: send into it (RFC 9293 3.8.6.2.1 (4)) */
+    bool rexmit_now;  /* recovery wants the first unacknowledged segment again */
+
+    /* Receiving. */
+    seq_t irs, rcv_nxt;
+    seq_t rcv_adv;  /* right edge of the window we have told: never goes back */
+    struct pbuf_queue in;
+    struct pbuf *ooo; /* out of order, by sequence number, not overlapping */
+    uint32_t in_bytes, in_limit, ooo_held;
+    uint32_t unacked_in; /* bytes taken in since we last sent an ACK */
+    bool fin_in;         /* everything has come, the FIN too */
+    bool ack_now, ack_later;
+    uint8_t dupacks_owed; /* segments out of order since rcv_nxt last moved, not yet answered each by an ACK */
+
+    /* Timestamps (RFC 7323): in ms, with an offset of its own for each connection. */
+    uint32_t ts_offset, ts_recent;
+    uint64_t ts_recent_at;
+    seq_t last_ack_sent;
+    uint64_t stray_acked; /* when an empty segment outside the window was last answered */
+
+    /* Round-trip time (RFC 6298), ns. */
+    uint64_t srtt, rttvar, rto, rtt_start;
+    seq_t rtt_seq;
+    bool rtt_timing;
+    uint8_t backoff; /* time-outs in a row */
+
+    /* Congestion and recovery, bytes. */
+    const struct cong_ops *cong;
+    uint32_t cwnd, ssthresh, cong_acked;
+    seq_t recover;
+    bool recovering;
+    uint8_t dupacks;
+    uint64_t last_sent;
+    uint32_t retransmits; /* segments, in all */
+
+    uint32_t keep_idle, keep_interval; /* seconds */
+    uint8_t keep_count, keep_sent;
+    uint64_t last_heard;
+
+    struct tcp *parent, *next_child, *prev_child; /* of a listener, until accepted */
+    bool half;                                    /* on its `half`, not its accept queue */
+    struct pbuf *syn;                             /* of a held child: the packet */
+    struct listener listener;                     /* in LISTEN */
+};
+
+static inline struct tcp *tcp_of(struct sock *k) { return (struct tcp *)k; }
+
+#define TCP_SACKS_MAX 4
+
+/* A segment that arrived, checked: payload is p's window. */
+struct segment {
+    seq_t seq, ack;
+    uint32_t len; /* of the payload; SYN and FIN not counted */
+    uint32_t wnd; /* as sent, not scaled */
+    uint32_t tsval, tsecr;
+    uint16_t sport, dport;
+    uint16_t mss;
+    uint8_t flags;
+    int8_t wscale; /* -1: no option */
+    bool has_ts;
+    bool sack_permitted; /* in a SYN (RFC 2018 2) */
+    uint8_t sacks;       /* blocks in `sack` (RFC 2018 3) */
+    struct {
+        seq_t left, right;
+    } sack[TCP_SACKS_MAX];
+    struct pbuf *p;
+    const struct tcp *old; /* the connection in TIME-WAIT that this SYN ended */
+};
+
+/* tcp.c */
+struct sock *tcp_open(struct stack *s, int family, int *error);
+int tcp_connect(struct stack *s, struct tcp *t, const struct addr *addr, unsigned port);
+int tcp_listen(struct stack *s, struct tcp *t, unsigned backlog, unsigned flags);
+void tcp_close(struct stack *s, struct tcp *t); /* the owner lets go: see sock_free() */
+void tcp_abort(struct stack *s, struct tcp *t); /* RST if the peer knows of us; then CLOSED */
+/* The one place where the state changes. False: this cannot happen in this state, and nothing changed. */
+bool tcp_on(struct stack *s, struct tcp *t, enum tcp_event event);
+/* To CLOSED, with an error for the owner (0: none). */
+void tcp_end(struct stack *s, struct tcp *t, int error);
+/* Make ready to talk to remote, in two steps: the path and our address (-ENETUNREACH); then, with the ports known, the
+ * sequence number, the segment size, congestion control and the hash table. old: who had the ports before, or NULL. */
+int tcp_prepare(struct stack *s, struct tcp *t);
+void tcp_start(struct stack *s, struct tcp *t, const struct tcp *old);
+void tcp_set_mss(struct tcp *t);
+bool tcp_is_connecting(const struct sock *k);
+void tcp_connect_failed(struct stack *s, struct sock *k, int error);
+
+/* listen.c */
+/* True: it kept g->p. */
+bool tcp_listen_input(struct stack *s, struct tcp *l, const struct segment *g, const struct ip_meta *m);
+void tcp_child_established(struct stack *s, struct tcp *t);
+void tcp_child_gone(struct tcp *t); /* off its listener's lists */
+void tcp_children_gone(struct tcp *l);
+void tcp_listener_close(struct stack *s, struct tcp *l);
+
+/* options.c */
+#define TCP_OPTIONS_MAX 40
+bool tcp_read_options(const uint8_t *o, uint32_t len, struct segment *g); /* false: malformed */
+/* Those that a segment with these flags carries now; their length, a multiple of 4. */
+uint32_t tcp_write_options(const struct tcp *t, uint8_t *o, unsigned flags, uint64_t now);
+
+/* input.c */
+void tcp_take_syn(struct stack *s, struct tcp *t, const struct segment *g); /* what the peer's SYN says */
+
+/* output.c */
+void tcp_output(struct stack *s, struct sock *k);
+/* The answer to a segment that belongs to no connection (RFC 9293 3.10.7.1), or to one that is refused. */
+void tcp_send_reset(struct stack *s, const struct segment *g, const struct ip_meta *m);
+uint32_t tcp_window_room(const struct tcp *t); /* bytes from rcv_nxt that we would take */
+uint32_t tcp_timestamp(const struct tcp *t, uint64_t now);
+
+/* queue.c */
+int64_t tcp_out_append(struct stack *s, struct tcp *t, const uint8_t *data, size_t len);
+void tcp_out_acked(struct stack *s, struct tcp *t, uint32_t bytes);
+/* Clones of len bytes from sequence number `from`, hung behind head, at most max_frags. Bytes got. */
+uint32_t tcp_out_window(struct stack *s, struct tcp *t, seq_t from, uint32_t len, struct pbuf *head, unsigned max_frags);
+/* Takes g->p in at its place; moves rcv_nxt over all that is now in order. True: rcv_nxt moved over a FIN. */
+bool tcp_in_insert(struct stack *s, struct tcp *t, const struct segment *g);
+int64_t tcp_in_read(struct stack *s, struct tcp *t, uint8_t *buf, size_t cap);
+void tcp_queues_clear(struct stack *s, struct tcp *t);
+void tcp_queues_cut(struct stack *s, struct tcp *t); /* all but what has arrived in order */
+
+/* recovery.c */
+void tcp_duplicate_ack(struct stack *s, struct tcp *t);
+/* snd_una moved by `acked` bytes. True: this ACK belonged to a recovery, congestion control must not grow on it. */
+bool tcp_recovery_acked(struct stack *s, struct tcp *t, uint32_t acked);
+void tcp_recovery_timeout(struct stack *s, struct tcp *t);
+
+/* cong.c */
+void tcp_rtt_sample(struct tcp *t, uint64_t rtt);
+
+/* timer.c */
+void tcp_timer_init(struct tcp *t);
+void tcp_timer_set(struct stack *s, struct tcp *t, enum tcp_timer which, uint64_t due);
+static inline void tcp_timer_stop(struct tcp *t, enum tcp_timer which) { t->due[which] = 0; }
+uint64_t tcp_backed_off(const struct tcp *t); /* how long to wait after `backoff` time-outs */
+void tcp_keepalive_restart(struct stack *s, struct tcp *t);
+
+/* sockopt.c */
+void tcp_info(const struct sock *k, struct sock_info *out);
+int64_t tcp_getopt(struct tcp *t, int name);
+int tcp_setopt(struct stack *s, struct tcp *t, int name, int64_t value);
+
+#define TCP_RTO_MIN (200ull * MSEC) /* RFC 6298 says 1 s; every stack in use today has less */
+#define TCP_RTO_MAX (120ull * SECOND)
+#define TCP_RTO_INITIAL (1ull * SECOND) /* RFC 6298 2.1 */
+#define TCP_RTO_AFTER_LOST_SYN (3ull * SECOND) /* RFC 6298 5.7: until there is a sample */
+#define TCP_DELACK (40ull * MSEC)       /* RFC 9293 3.8.6.3: less than 500 ms */
+#define TCP_WAIT (60ull * SECOND)       /* 2 MSL, as Linux has it; RFC 9293 3.4.2 */
+
+#endif

@@ -1,0 +1,141 @@
+/* The timers of a connection. One heap node serves them all; see timer.h on why that is cheap. */
+#include <errno.h>
+
+#include "net/tcp/tcp.h"
+
+#define SYN_RETRIES 6     /* 127 s with the first wait of 1 s (RFC 9293 3.8.3: at least 3 minutes is for data) */
+#define SYN_ACK_RETRIES 5
+#define DATA_RETRIES 15   /* R2 of RFC 9293 3.8.3: more than 100 s */
+#define ORPHAN_RETRIES 8
+
+static void fire(struct timer *timer, void *stack, uint64_t now);
+
+void tcp_timer_init(struct tcp *t) { timer_init(&t->timer, fire); }
+
+void tcp_timer_set(struct stack *s, struct tcp *t, enum tcp_timer which, uint64_t due)
+{
+    t->due[which] = due;
+    timer_at(&s->timers, &t->timer, due);
+}
+
+void tcp_keepalive_restart(struct stack *s, struct tcp *t)
+{
+    t->keep_sent = 0;
+    if (t->keepalive && (t->state == ESTABLISHED || t->state == CLOSE_WAIT))
+        tcp_timer_set(s, t, T_KEEP, s->now + t->keep_idle * (uint64_t)SECOND);
+    else
+        tcp_timer_stop(t, T_KEEP);
+}
+
+uint64_t tcp_backed_off(const struct tcp *t) /* RFC 6298 5.5 */
+{
+    uint64_t wait = t->rto << (t->backoff < 10 ? t->backoff : 10);
+    return wait < TCP_RTO_MAX ? wait : TCP_RTO_MAX;
+}
+
+static void retransmit(struct stack *s, struct tcp *t)
+{
+    unsigned most = t->state == SYN_SENT ? SYN_RETRIES : t->state == SYN_RECV ? SYN_ACK_RETRIES
+                    : t->k.orphan        ? ORPHAN_RETRIES
+                                         : DATA_RETRIES;
+    /* 3.8.6.1: who shut its window over what was under way, and still says so, is to be waited for. */
+    bool shut = t->snd_wnd == 0 && !t->k.orphan && !tcp_is_connecting(&t->k) &&
+                s->now - t->last_heard < 2 * TCP_RTO_MAX;
+    if (t->backoff >= most && !shut) {
+        count(s, C_TcpExtTCPAbortOnTimeout);
+        tcp_end(s, t, ETIMEDOUT);
+        return;
+    }
+    tcp_recovery_timeout(s, t);
+    if (t->backoff < UINT8_MAX)
+        t->backoff++;
+    tcp_timer_set(s, t, T_REXMT, s->now + tcp_backed_off(t));
+}
+
+static void persist(struct stack *s, struct tcp *t)
+{
+    if (t->snd_wnd >= t->mss || !t->out_bytes) { /* it opened meanwhile: plain sending goes on */
+        sock_mark_dirty(s, &t->k);
+        return;
+    }
+    if (t->k.orphan && t->backoff >= ORPHAN_RETRIES) { /* 3.8.6.1 lets a window stay shut for ever; not for nobody */
+        tcp_end(s, t, ETIMEDOUT);
+        return;
+    }
+    count(s, C_TcpExtTCPWinProbe);
+    if (t->snd_wnd)
+        t->override_now = true;
+    else
+        t->probe_now = true;
+    if (t->backoff < 15)
+        t->backoff++;
+    tcp_timer_set(s, t, T_PERSIST, s->now + tcp_backed_off(t));
+    sock_mark_dirty(s, &t->k);
+}
+
+static void keepalive(struct stack *s, struct tcp *t) /* RFC 9293 3.8.4 */
+{
+    uint64_t idle = s->now - t->last_heard, quiet = t->keep_idle * (uint64_t)SECOND;
+    if (!t->keepalive)
+        return;
+    if (idle < quiet) {
+        tcp_timer_set(s, t, T_KEEP, t->last_heard + quiet);
+        return;
+    }
+    if (seq_lt(t->snd_una, t->snd_max) || t->due[T_PERSIST]) { /* what is under way asks already */
+        tcp_timer_set(s, t, T_KEEP, s->now + t->keep_interval * (uint64_t)SECOND);
+        return;
+    }
+    if (t->keep_sent >= t->keep_count) {
+        count(s, C_TcpExtTCPAbortOnTimeout);
+        tcp_end(s, t, ETIMEDOUT);
+        return;
+    }
+    count(s, C_TcpExtTCPKeepAlive);
+    t->keep_sent++;
+    t->probe_now = true;
+    tcp_timer_set(s, t, T_KEEP, s->now + t->keep_interval * (uint64_t)SECOND);
+    sock_mark_dirty(s, &t->k);
+}
+
+static void expired(struct stack *s, struct tcp *t, enum tcp_timer which)
+{
+    switch (which) {
+    case T_REXMT:
+        retransmit(s, t);
+        break;
+    case T_PERSIST:
+        persist(s, t);
+        break;
+    case T_DELACK:
+        count(s, C_TcpExtDelayedACKs);
+        t->ack_now = true;
+        sock_mark_dirty(s, &t->k);
+        break;
+    case T_KEEP:
+        keepalive(s, t);
+        break;
+    case T_WAIT:
+        tcp_end(s, t, 0);
+        break;
+    case TCP_TIMERS:
+        break;
+    }
+}
+
+static void fire(struct timer *timer, void *stack, uint64_t now)
+{
+    struct tcp *t = (struct tcp *)((char *)timer - offsetof(struct tcp, timer));
+    struct stack *s = stack;
+    uint64_t earliest = 0;
+    for (unsigned i = 0; i < TCP_TIMERS; i++)
+        if (t->due[i] && t->due[i] <= now) {
+            t->due[i] = 0;
+            expired(s, t, i);
+        }
+    for (unsigned i = 0; i < TCP_TIMERS; i++)
+        if (t->due[i] && (!earliest || t->due[i] < earliest))
+            earliest = t->due[i];
+    if (earliest)
+        timer_at(&s->timers, &t->timer, earliest);
+}
