@@ -14,55 +14,48 @@ static uint32_t half_flight(const struct tcp *t)
     return half > 2u * t->mss ? half : 2u * t->mss; /* RFC 5681 (4) */
 }
 
+/* Its state: bytes acknowledged since the window last grew in congestion avoidance. */
 static void reno_init(struct tcp *t)
 {
     t->cwnd = initial_window(t);
     t->ssthresh = 0x7fffffff;
-    t->cong_acked = 0;
 }
 
-static void reno_acked(struct tcp *t, uint32_t bytes, uint64_t now)
+static void reno_acked(struct tcp *t, const struct ack_sample *a)
 {
-    (void)now;
-    if (t->cwnd > (1u << 30))
-        return;
+    uint64_t *acked = &t->cong_state[0];
     /* A window that was not used says nothing about the path (RFC 7661 4.3, in short). */
-    uint32_t flight = (uint32_t)seq_diff(t->snd_max, t->snd_una) + bytes;
-    if (flight * 2 < t->cwnd)
+    if (!a->limited || t->cwnd > (1u << 30))
         return;
     if (t->cwnd < t->ssthresh) { /* slow start, RFC 3465 2.2, L = 2 for each segment that an ACK may stand for */
-        t->cwnd += bytes;
+        t->cwnd += a->acked;
         return;
     }
-    t->cong_acked += bytes; /* congestion avoidance, RFC 3465 2.1 */
-    if (t->cong_acked >= t->cwnd) {
-        t->cong_acked -= t->cwnd;
+    *acked += a->acked; /* congestion avoidance, RFC 3465 2.1 */
+    if (*acked >= t->cwnd) {
+        *acked -= t->cwnd;
         t->cwnd += t->mss;
     }
 }
 
-static void reno_loss(struct tcp *t)
+static uint32_t reno_ssthresh(struct tcp *t, uint64_t now)
 {
-    t->ssthresh = half_flight(t);
-    t->cwnd = t->ssthresh + 3u * t->mss; /* three duplicates have left the network (RFC 5681 3.2) */
-    t->cong_acked = 0;
+    (void)now;
+    t->cong_state[0] = 0;
+    return half_flight(t);
 }
 
-static void reno_timeout(struct tcp *t)
-{
-    t->ssthresh = half_flight(t);
-    t->cwnd = t->mss;
-    t->cong_acked = 0;
-}
+static void reno_undo(struct tcp *t) { (void)t; }
 
-static void reno_idle(struct tcp *t)
+static void reno_idle(struct tcp *t, uint64_t now)
 {
+    (void)now;
     uint32_t restart = initial_window(t);
     if (t->cwnd > restart)
         t->cwnd = restart;
 }
 
-const struct cong_ops cong_reno = {"reno", reno_init, reno_acked, reno_loss, reno_timeout, reno_idle};
+const struct cong_ops cong_reno = {"reno", reno_init, reno_acked, reno_ssthresh, reno_undo, reno_idle, NULL};
 
 void tcp_rtt_sample(struct tcp *t, uint64_t rtt)
 {

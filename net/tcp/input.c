@@ -232,7 +232,7 @@ static void acknowledged(struct stack *s, struct tcp *t, const struct segment *g
 {
     uint32_t acked = (uint32_t)seq_diff(g->ack, t->snd_una), bytes = acked;
     bool fin_acked = t->fin_sent && seq_eq(g->ack, t->snd_max);
-    bool in_recovery;
+    struct ack_sample sample = {.now = s->now, .flight = (uint32_t)seq_diff(t->snd_max, t->snd_una)};
     bytes -= fin_acked;
     if (t->rtt_timing && seq_ge(g->ack, t->rtt_seq)) {
         tcp_rtt_sample(t, s->now - t->rtt_start);
@@ -253,9 +253,10 @@ static void acknowledged(struct stack *s, struct tcp *t, const struct segment *g
     tcp_out_acked(s, t, bytes);
     t->backoff = 0;
     t->dupacks = 0;
-    in_recovery = tcp_recovery_acked(s, t, bytes);
-    if (!in_recovery)
-        t->cong->acked(t, bytes, s->now);
+    sample.acked = bytes;
+    sample.limited = sample.flight >= t->cwnd / 2;
+    if (!tcp_recovery_acked(s, t, bytes))
+        t->cong->acked(t, &sample);
     /* RFC 6298 5.2, 5.3 */
     if (seq_eq(t->snd_una, t->snd_max))
         tcp_timer_stop(t, T_REXMT);

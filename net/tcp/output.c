@@ -248,7 +248,7 @@ void tcp_output(struct stack *s, struct sock *k)
     if (burst < t->mss)
         burst = t->mss;
     if (seq_eq(t->snd_una, t->snd_max) && t->out_bytes && t->last_sent && s->now - t->last_sent > t->rto)
-        t->cong->idle(t); /* RFC 5681 4.1 */
+        t->cong->idle(t, s->now); /* RFC 5681 4.1 */
     for (;;) {
         struct plan plan;
         enum reason why = decide(t, burst, &plan);

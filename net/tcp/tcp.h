@@ -53,16 +53,28 @@ enum tcp_timer { T_REXMT, T_PERSIST, T_DELACK, T_KEEP, T_WAIT, TCP_TIMERS };
 
 struct tcp;
 
-/* How much may be under way. acked: new data was acknowledged (outside recovery); loss: recovery begins; timeout: the
- * retransmission timer fired for the first time; idle: nothing was sent for longer than an RTO. */
+/* What an acknowledgement told, for congestion control. */
+struct ack_sample {
+    uint64_t now;
+    uint64_t rtt;    /* ns, of the last segment that it acknowledged, if that was sent once; 0: none */
+    uint32_t acked;  /* bytes newly acknowledged */
+    uint32_t flight; /* bytes in flight before it came */
+    bool limited;    /* the window was what held us back when these were sent */
+};
+
+/* How much may be under way. A controller sets cwnd in init, acked and idle; when something was lost or marked it says in
+ * ssthresh() which window to go on with, and recovery moves cwnd there (RFC 6937) or to one segment (after a time-out). It
+ * keeps its own state in t->cong_state, zeroed before init. */
 struct cong_ops {
     const char *name;
-    void (*init)(struct tcp *t);
-    void (*acked)(struct tcp *t, uint32_t bytes, uint64_t now);
-    void (*loss)(struct tcp *t);
-    void (*timeout)(struct tcp *t);
-    void (*idle)(struct tcp *t);
+    void (*init)(struct tcp *t);                              /* the segment size is known, sending begins */
+    void (*acked)(struct tcp *t, const struct ack_sample *a); /* outside of recovery: the window may grow */
+    uint32_t (*ssthresh)(struct tcp *t, uint64_t now);        /* once for each round trip in which something was lost */
+    void (*undo)(struct tcp *t);                 /* nothing was lost; cwnd and ssthresh are as before already */
+    void (*idle)(struct tcp *t, uint64_t now);   /* nothing was sent for longer than an RTO */
+    void (*release)(struct tcp *t);              /* NULL: nothing to free */
 };
+#define CONG_STATE_WORDS 12
 extern const struct cong_ops cong_reno;
 
 struct listener {
@@ -125,7 +137,8 @@ struct tcp {
 
     /* Congestion and recovery, bytes. */
     const struct cong_ops *cong;
-    uint32_t cwnd, ssthresh, cong_acked;
+    uint64_t cong_state[CONG_STATE_WORDS]; /* the controller's own */
+    uint32_t cwnd, ssthresh;
     seq_t recover;
     bool recovering;
     uint8_t dupacks;
