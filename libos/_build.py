@@ -1,8 +1,9 @@
 """How ``libos._native`` is built: which headers Python sees, which C files stand behind them.
 
-Each layer has one ``api.h`` (and ``net/drive.h``, for those who drive a stack from outside). It is plain C (opaque structs, prototypes, integer constants), and it is given to cffi
-as it stands, so what a layer offers to Python can be read on one page. Everything else in a layer's C is
-private to it, or offered to the layers below in the import order by its other headers.
+Each layer has one ``api.h``. It is plain C (opaque structs, prototypes, integer constants), and it is given to cffi
+as it stands, so what a layer offers to Python can be read on one page. ``net/drive.h`` is one more, for those who drive
+a stack from outside. Everything else in a layer's C is private to it, or offered to the layers below in the import
+order by its other headers.
 
 ``LIBOS_CFLAGS`` adds compiler flags: ``make asan`` uses it for the sanitizers.
 """

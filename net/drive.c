@@ -491,26 +491,19 @@ int drive_getsockopt(struct drive *d, int fd, int level, int name, void *value, 
     struct descriptor *f = find(d, fd);
     if (!f)
         return -EBADF;
-    int64_t v = sock_getopt(d->stack, f->id, level, name);
-    if (v < 0)
-        return (int)v;
-    int word = (int)v;
-    if (*len > sizeof word)
-        *len = sizeof word;
-    memcpy(value, &word, *len);
+    int64_t n = sock_getsockopt(d->stack, f->id, level, name, value, *len);
+    if (n < 0)
+        return (int)n;
+    *len = (unsigned)n;
     return 0;
 }
 
 int drive_setsockopt(struct drive *d, int fd, int level, int name, const void *value, unsigned len)
 {
     struct descriptor *f = find(d, fd);
-    int word;
     if (!f)
         return -EBADF;
-    if (len < sizeof word)
-        return -EINVAL;
-    memcpy(&word, value, sizeof word);
-    int rc = sock_setopt(d->stack, f->id, level, name, word);
+    int rc = sock_setsockopt(d->stack, f->id, level, name, value, len);
     turn(d);
     return rc;
 }

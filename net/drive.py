@@ -10,9 +10,9 @@ left, and a clock that moves only when it is told to. No thread, no wall clock::
     d.inject(syn, at=1_000_000)
     [(when, packet)] = d.take()
 
-Times are ns and begin at 0. Each call is one turn of the stack: what it makes necessary has left when it returns. No call
-blocks; where one of a blocking socket would wait it raises ``BlockingIOError``. The same calls in the same order give
-the same packets, byte for byte. ``docs/driving.md`` has whole conversations.
+Times are ns and begin at 0. Each call is one turn of the stack: what it makes necessary has left when it returns. No
+call blocks; where one of a blocking socket would wait it raises ``BlockingIOError``. The same calls in the same order
+give the same packets, byte for byte. ``docs/driving.md`` has whole conversations.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class Drive:
         return self._named(lib.drive_accept, fd)
 
     def connect(self, fd: int, address: tuple[Any, ...]) -> None:
-        """TCP: always raises; BlockingIOError (EINPROGRESS) is how it begins well. :meth:`connect_ex` says it by number."""
+        """TCP: always raises; BlockingIOError (EINPROGRESS) is how it begins well. See :meth:`connect_ex`."""
         if error := self.connect_ex(fd, address):
             raise OSError(error, os.strerror(error))
 

