@@ -13,7 +13,7 @@ SANITIZED := tests/stack tests/net tests/sched tests/test_machine.py
 SANITIZE := -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
 .NOTPARALLEL:
-.PHONY: run test soak lint asan fuzz bench doctor libos-stack clean help
+.PHONY: run test soak lint asan fuzz bench doctor conformance libos-stack clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -27,6 +27,9 @@ test: $(VENV)/test $(VENV)/native ## all tests (PYTEST_ARGS: more for pytest)
 
 soak: $(VENV)/test $(VENV)/native ## the long tests (root): gigabytes, bad wires, wrk
 	$(BIN)/pytest -m soak $(PYTEST_ARGS)
+
+conformance: ## docs/tcp-conformance.md, from the docstrings of the tests
+	$(PYTHON) tests/conformance/generate.py
 
 lint: $(VENV)/dev $(VENV)/native ## ruff and mypy
 	$(BIN)/ruff check .
