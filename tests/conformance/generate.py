@@ -87,7 +87,7 @@ LEVELS = {
     "REC": "What is recommended",
     "MAY": "What may be",
 }
-AREAS = {"tcp": "Other documents on TCP", "network": "Below and around TCP"}
+AREAS = {"tcp": "Other documents on TCP", "network": "Below and around TCP", "more": "Named besides"}
 HEAD = """\
 # Conformance of TCP
 
@@ -121,11 +121,14 @@ def _lines() -> Iterator[str]:
         for label, section, asks in rows:
             cell = "<br>".join(test.link() for test in shown[label]) or why.get(label, "No test.")
             yield f"| {label} | {section} | {asks} | {cell} |"
+    areas = documents()
+    known = {9293}.union(*areas.values())
+    areas["more"] = {number: "" for number in sorted(about.keys() - known)}
     for area, title in AREAS.items():
         yield f"\n## {title}\n"
         yield "| RFC | about | shown by (section) |"
         yield "|---|---|---|"
-        for number, subject in documents()[area].items():
+        for number, subject in areas[area].items():
             cell = "<br>".join(test.link(", ".join(test.documents[number])) for test in about[number]) or "No test."
             yield f"| [{number}](https://www.rfc-editor.org/rfc/rfc{number}) | {subject} | {cell} |"
 

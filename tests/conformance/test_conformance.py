@@ -22,13 +22,6 @@ def test_labels_are_those_of_the_rfc() -> None:
         assert test.labels <= known.keys(), f"{test.path}, {test.name}: {test.labels - known.keys()}"
 
 
-def test_documents_are_known() -> None:
-    known = {9293}.union(*generate.documents().values())
-    for test in generate.tests():
-        unknown = test.documents.keys() - known
-        assert not unknown, f"{test.path}, {test.name}: add {unknown} to tests/conformance/rfcs.toml"
-
-
 def test_reasons_are_for_what_is_not_shown() -> None:
     shown = {label for test in generate.tests() for label in test.labels}
     assert not shown & generate.reasons().keys()
