@@ -26,6 +26,7 @@ static bool parse(struct stack *s, struct pbuf *p, const struct ip_meta *m, stru
                           .wnd = get16(h + TCP_WIN),
                           .sport = get16(h + TCP_SPORT),
                           .dport = get16(h + TCP_DPORT),
+                          .up = get16(h + TCP_URG),
                           .flags = h[TCP_FLAGS],
                           .wscale = -1,
                           .p = p};
@@ -385,11 +386,14 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
     if (!(g->flags & TH_ACK))
         goto drop;
     bool at_edge = seq_le(g->seq, t->last_ack_sent); /* RFC 7323 4.3 (2) */
+    seq_t up = seq_add(g->seq, g->up);
     trim(s, t, g);
     if (!take_ack(s, t, g, m))
         goto drop;
     if (t->ts_ok && at_edge) /* not before its ACK was believed: a forged value would shut out the peer */
         take_timestamp(s, t, g);
+    if (g->flags & TH_URG) /* sixth */
+        tcp_urgent_input(s, t, up);
     if (t->ack_now)
         sock_mark_dirty(s, &t->k);
     take_data(s, t, g);

@@ -246,6 +246,7 @@ static bool send_segment(struct stack *s, struct tcp *t, const struct path *path
     put16(h + TCP_WIN, field < 65535 ? field : 65535);
     put16(h + TCP_CSUM, 0);
     put16(h + TCP_URG, 0);
+    tcp_urgent_write(t, plan->seq, h);
     ip_csum_fill(path, &t->k.remote, PROTO_TCP, TCP_CSUM, p);
     count(s, C_TcpOutSegs);
     s->counters[C_TcpOutBytes] += plan->len;
@@ -310,7 +311,7 @@ void tcp_output(struct stack *s, struct sock *k)
     struct path path;
     if (!route_find(s, &k->remote, &k->local, &path))
         return; /* its timers will try again, and give up in the end */
-    uint32_t burst = path.nif->link->caps & LINK_TSO ? BURST_BYTES_MAX : t->mss;
+    uint32_t burst = path.nif->link->caps & LINK_TSO && !t->urgent_out ? BURST_BYTES_MAX : t->mss;
     if (burst < t->mss)
         burst = t->mss;
     if (seq_eq(t->snd_una, t->snd_max) && t->out_bytes && t->last_sent && s->now - t->last_sent > t->rto)

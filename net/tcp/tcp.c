@@ -106,6 +106,8 @@ static unsigned tcp_ready(struct sock *k)
         return !t->listener.first ? 0 : t->listener.flags & LISTEN_DEFER ? EV_REQUEST : EV_READ;
     if (t->in.head || t->fin_in || (t->state == CLOSED && k->rport))
         mask |= EV_READ;
+    if (t->urgent_in && tcp_urgent_left(tcp_of(k)))
+        mask |= EV_URGENT;
     if (counts_as_established(t->state) && !t->fin_wanted && t->out_bytes <= t->out_limit / 3 * 2)
         mask |= EV_WRITE;
     return mask;

@@ -5,6 +5,7 @@
  *   input.c     a segment arrives
  *   output.c    reasons to send, and building segments
  *   options.c   the options of a segment, read and written
+ *   urgent.c    urgent data, in line
  *   queue.c     bytes to send, bytes received, bytes received out of order
  *   sack.c      what is said of data that came out of order
  *   scoreboard.c what was sent, and what became of it
@@ -122,6 +123,8 @@ struct tcp {
     bool fin_wanted;  /* FIN after the last byte */
     bool fin_sent;    /* at least once */
     bool probe_now;   /* the persist or keepalive timer wants a segment that makes the peer answer */
+    bool urgent_out; /* what is before snd_up is urgent (urgent.c) */
+    seq_t snd_up;
     bool override_now; /* the persist timer found a small window: send into it (RFC 9293 3.8.6.2.1 (4)) */
     bool rexmit_now;  /* recovery wants a segment sent again, whatever the window */
     bool probe_tail;  /* a tail loss probe is due */
@@ -133,6 +136,8 @@ struct tcp {
     struct pbuf *ooo; /* out of order, by sequence number, not overlapping */
     uint32_t in_bytes, in_limit, ooo_held;
     uint32_t unacked_in; /* bytes taken in since we last sent an ACK */
+    bool urgent_in; /* what is before rcv_up is urgent, and not all was read */
+    seq_t rcv_up;
     bool fin_in;         /* everything has come, the FIN too */
     bool ack_now, ack_later;
     uint8_t blocks_held; /* SACK blocks to tell of */
@@ -198,6 +203,7 @@ struct segment {
     uint32_t tsval, tsecr;
     uint16_t sport, dport;
     uint16_t mss;
+    uint16_t up; /* urgent pointer, as sent */
     uint8_t flags;
     int8_t wscale; /* -1: no option */
     bool has_ts;
@@ -250,6 +256,11 @@ void tcp_output(struct stack *s, struct sock *k);
 void tcp_send_reset(struct stack *s, const struct segment *g, const struct ip_meta *m);
 uint32_t tcp_window_room(const struct tcp *t); /* bytes from rcv_nxt that we would take */
 uint32_t tcp_timestamp(const struct tcp *t, uint64_t now);
+
+/* urgent.c */
+void tcp_urgent_write(struct tcp *t, seq_t seq, uint8_t *h); /* into the header h of a segment with that number */
+void tcp_urgent_input(struct stack *s, struct tcp *t, seq_t up); /* up: behind the last urgent byte */
+uint32_t tcp_urgent_left(struct tcp *t);                         /* bytes to read up to there */
 
 /* queue.c */
 int64_t tcp_out_append(struct stack *s, struct tcp *t, const uint8_t *data, size_t len);
