@@ -156,7 +156,7 @@ static void ooo_clear(struct stack *s, struct tcp *t)
 static void ooo_insert(struct stack *s, struct tcp *t, struct pbuf *p)
 {
     struct pbuf **at = &t->ooo;
-    seq_t left = OOO_SEQ(p), right = OOO_END(p);
+    seq_t left = OOO_SEQ(p), right = seq_add(OOO_END(p), OOO_FIN(p)); /* a FIN counts */
     if (t->ooo_held + p->size > 2 * t->in_limit) { /* tiny segments in large buffers: a bound of their own */
         count(s, C_TcpExtTCPOFODrop);
         pbuf_free(&s->pool, p);

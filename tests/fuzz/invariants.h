@@ -77,7 +77,7 @@ static void look_over_tcp(struct stack *s, const struct tcp *t)
     }
     must(held == t->ooo_held);
     if (t->state == CLOSED) {
-        must(!t->k.hashed && t->timer.place == TIMER_IDLE && !t->ooo && !t->parent);
+        must((!t->k.hashed || !t->k.rport) && t->timer.place == TIMER_IDLE && !t->ooo && !t->parent); /* bound, perhaps */
         return;
     }
     if (t->state == LISTEN) {
