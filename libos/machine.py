@@ -119,8 +119,8 @@ class Machine:
 
     def _boot_network(self, undo: ExitStack) -> None:
         # Imported here, for a machine in world `host` needs none of it.
+        from libos.net.names.resolver import Resolver
         from libos.net.network import StackNetwork
-        from libos.net.resolver import Resolver
         from libos.net.stack import Stack
 
         config, plan = self.config, self.plan

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from libos.net.endpoint import start_endpoint
-from libos.net.resolver import AddrInfo
+from libos.net.names.addrinfo import AddrInfo
 from libos.net.sockets import StackSocket
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from libos._native import ffi, lib
 from libos.errors import HostError, check
-from libos.net.names import pack_host
+from libos.net.sockaddr import pack_host
 from libos.net.sockets import EV_READ, EV_REQUEST
 from libos.net.stack import Link, Stack
 from libos.net.user.dialing import Connection, Door, Inward, Outward

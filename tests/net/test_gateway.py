@@ -17,8 +17,8 @@ from typing import Any, Literal
 import pytest
 
 from libos.errors import HostError
+from libos.net.names.resolver import Resolver
 from libos.net.network import StackNetwork
-from libos.net.resolver import Resolver
 from libos.net.stack import Link, Stack
 from libos.net.user.gateway import Gateway, host_nameserver
 from libos.rand import Rng
