@@ -27,10 +27,10 @@ _FAMILIES = (socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6)
 _ANY = MappingProxyType({socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"})
 _LOOPBACK = MappingProxyType({socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"})
 _IDN_FLAGS = 0x3C0  # AI_IDN and its kin: taken, and needed by nobody, for Python has done it
-_FLAGS = (
+_FLAGS = int(
     socket.AI_PASSIVE | socket.AI_CANONNAME | socket.AI_NUMERICHOST | socket.AI_V4MAPPED | socket.AI_ALL
-    | socket.AI_ADDRCONFIG | socket.AI_NUMERICSERV | _IDN_FLAGS
-)  # fmt: skip
+    | socket.AI_ADDRCONFIG | socket.AI_NUMERICSERV
+) | _IDN_FLAGS  # fmt: skip
 _NUMBERS_AND_DOTS = re.compile(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+)){0,3}", re.IGNORECASE | re.ASCII)
 
 
@@ -61,12 +61,12 @@ class Wanted(NamedTuple):
         configured: Callable[[], set[int]],
     ) -> Wanted:
         """``configured``: the families of which the machine has an address, loopback aside (AI_ADDRCONFIG)."""
+        if host is None and port is None:
+            raise gai_error(socket.EAI_NONAME)
         if flags & ~_FLAGS or (host is None and flags & socket.AI_CANONNAME):
             raise gai_error(socket.EAI_BADFLAGS)
         if family not in _FAMILIES:
             raise gai_error(socket.EAI_FAMILY)
-        if host is None and port is None:
-            raise gai_error(socket.EAI_NONAME)
         kinds = _kinds(port, type, proto, flags)
         if flags & socket.AI_ADDRCONFIG:
             has = set(configured())
@@ -95,14 +95,15 @@ class Wanted(NamedTuple):
 
 
 def _kinds(port: int | str | bytes | None, type: int, proto: int, flags: int) -> tuple[tuple[int, int, int], ...]:
+    service = bytes(port).decode("ascii", "replace") if isinstance(port, (bytes, bytearray)) else port
+    named = isinstance(service, str) and service and not service.isdecimal()
+    if named and flags & socket.AI_NUMERICSERV:
+        raise gai_error(socket.EAI_NONAME, service)
     possible = [(t, p) for t, p in _KINDS if type in (0, t) and proto in (0, p)]
     if not possible:
         raise gai_error(socket.EAI_SOCKTYPE if type else socket.EAI_SERVICE)
-    service = bytes(port).decode("ascii", "replace") if isinstance(port, (bytes, bytearray)) else port
-    if isinstance(service, str) and service and not service.isdecimal():
-        if flags & socket.AI_NUMERICSERV:
-            raise gai_error(socket.EAI_NONAME, service)
-        kinds = tuple((t, p, number) for t, p in possible if (number := port_of(service, p)) is not None)
+    if named:
+        kinds = tuple((t, p, number) for t, p in possible if (number := port_of(str(service), p)) is not None)
         if not kinds:
             raise gai_error(socket.EAI_SERVICE, service)
         return kinds
@@ -118,7 +119,7 @@ def known(wanted: Wanted, hosts: Hosts) -> Found | None:
     if host is None:
         addresses = _ANY if wanted.flags & socket.AI_PASSIVE else _LOOPBACK
         return Found([addresses[family] for family in addresses if wanted.family in (0, family)], "")
-    address = _numeric(host)
+    address = _numeric(host, wanted.family)
     if address is not None:
         if wanted.family == socket.AF_INET and (mapped := _mapped(address)):
             address = mapped
@@ -137,7 +138,7 @@ def known(wanted: Wanted, hosts: Hosts) -> Found | None:
     return Found(fitting, entry.name)
 
 
-def _numeric(host: str) -> str | None:
+def _numeric(host: str, family: int) -> str | None:
     """The address that ``host`` is, in its canonical text; None: a name. EAI_NONAME: a scope that there is not."""
     if _NUMBERS_AND_DOTS.fullmatch(host):  # inet_aton(3): 127.1 and 0x7f000001 too
         try:
@@ -146,11 +147,11 @@ def _numeric(host: str) -> str | None:
             return None
     plain, percent, scope = host.partition("%")
     try:
-        address = str(ipaddress.IPv6Address(plain))
-    except ValueError:
+        address = socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, plain))
+    except OSError:
         return None
     if percent and not (scope.isascii() and scope.isdecimal() and int(scope) < 1 << 32):
-        raise gai_error(socket.EAI_NONAME, host)
+        raise gai_error(socket.EAI_ADDRFAMILY if family == socket.AF_INET else socket.EAI_NONAME, host)
     return f"{address}%{int(scope)}" if percent else address
 
 

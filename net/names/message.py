@@ -210,7 +210,8 @@ def _records(rrset: dns.rrset.RRset, kind: str) -> Iterable[Any]:
 
 
 def _text(name: dns.name.Name) -> str:
-    return name.to_text(omit_final_dot=True)
+    """In lower case: what an answer borrowed from the question has the random case of that."""
+    return name.to_text(omit_final_dot=True).lower()
 
 
 def is_hostname(name: str) -> bool:

@@ -13,8 +13,8 @@ from libos.net.names.services import service_of
 __all__ = ["nameinfo"]
 
 _IDN_FLAGS = 0xE0  # NI_IDN and its kin
-_FLAGS = (
-    socket.NI_NUMERICHOST | socket.NI_NUMERICSERV | socket.NI_NOFQDN | socket.NI_NAMEREQD | socket.NI_DGRAM | _IDN_FLAGS
+_FLAGS = _IDN_FLAGS | int(
+    socket.NI_NUMERICHOST | socket.NI_NUMERICSERV | socket.NI_NOFQDN | socket.NI_NAMEREQD | socket.NI_DGRAM
 )
 
 

@@ -49,7 +49,7 @@ class Query:
     ) -> None:
         self.answer: Answer | None = None
         self.asked_anyone = False  # a question left this machine: that nobody could tell is worth remembering
-        self._question = question
+        self.question = question
         self._rng = rng
         self._counts = counts
         self._tries = [(server, timeout * 2**round) for round in range(attempts) for server in servers]
@@ -60,11 +60,11 @@ class Query:
     def step(self) -> Step | None:
         """None: it is over, and ``answer`` holds."""
         if self.answer is None and not self._tries:
-            self.answer = Answer(Status.FAILURE, self._question.name)
+            self.answer = Answer(Status.FAILURE, self.question.name)
         if self.answer is not None:
             return None
         server, timeout = self._tries[0]
-        self._asked = ask(self._question, self._rng, edns=server.edns, mixed_case=server.mixed_case)
+        self._asked = ask(self.question, self._rng, edns=server.edns, mixed_case=server.mixed_case)
         self._strays = 0
         self._counts["tcp" if self._tcp else "udp"] += 1
         return Step(server, self._tcp, self._asked.wire, timeout)

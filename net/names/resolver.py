@@ -24,7 +24,7 @@ from libos.net.names.addrinfo import AddrInfo, Found, Wanted, family_of, text_of
 from libos.net.names.cache import Cache
 from libos.net.names.errors import gai_error
 from libos.net.names.hosts import Hosts, canonical
-from libos.net.names.message import CHAIN_MAX, Answer, Question, Service, Status, is_hostname
+from libos.net.names.message import CHAIN_MAX, TTL_MAX, Answer, Question, Service, Status, is_hostname
 from libos.net.names.nameinfo import nameinfo
 from libos.net.names.query import Query, Step
 from libos.net.names.servers import Servers
@@ -265,8 +265,8 @@ class Resolver:
             if len(self._flights) >= FLIGHTS_MAX:
                 self._counts["refused"] += 1
                 raise gai_error(socket.EAI_AGAIN, question.name)
-            self._query(question, network.reactor.now())  # ValueError belongs to the caller, not to a task
-            flight = _Flight(loop.create_task(self._fly(network, loop, question)))
+            query = self._query(question, network.reactor.now())  # its ValueError is the caller's, not a task's
+            flight = _Flight(loop.create_task(self._fly(network, loop, query)))
             self._flights[question] = flight
             flight.task.add_done_callback(partial(self._landed, question, flight))
         else:
@@ -288,30 +288,32 @@ class Resolver:
             counts=self._counts,
         )
 
-    async def _fly(self, network: StackNetwork, loop: asyncio.AbstractEventLoop, question: Question) -> Answer:
+    async def _fly(self, network: StackNetwork, loop: asyncio.AbstractEventLoop, query: Query) -> Answer:
         """Ask, follow aliases where the server did not, and remember what came of it."""
-        now = network.reactor.now
-        asked, answer, at, servers = False, Answer(Status.FAILURE, question.name), question, self._servers
+        now, servers, question = network.reactor.now, self._servers, query.question
+        asked, ttl = False, TTL_MAX
         for _ in range(CHAIN_MAX):
-            try:
-                query = self._query(at, now())
-            except ValueError:  # an alias that is no name
-                return Answer(Status.FAILURE, question.name)
-            while (step := query.step()) is not None:
-                await self._take(network, loop, step, query)
-            assert query.answer is not None
+            answer = await self._run(network, loop, query)
             asked |= query.asked_anyone
-            before, answer = answer, query.answer
-            if at is not question:
-                answer = answer._replace(ttl=min(before.ttl, answer.ttl))
+            ttl = min(ttl, answer.ttl)
             if not answer.unfinished:
                 break
-            at = Question(canonical(answer.name), question.type)
+            try:
+                query = self._query(Question(answer.name, question.type), now())
+            except ValueError:  # an alias that is no name
+                return Answer(Status.FAILURE, question.name)
         else:
             answer = Answer(Status.FAILURE, question.name)
+        answer = answer._replace(ttl=ttl)
         if servers is self._servers and (asked or answer.status is not Status.FAILURE):
             self._cache.put(question, answer, now())
         return answer
+
+    async def _run(self, network: StackNetwork, loop: asyncio.AbstractEventLoop, query: Query) -> Answer:
+        while (step := query.step()) is not None:
+            await self._take(network, loop, step, query)
+        assert query.answer is not None
+        return query.answer
 
     async def _take(self, network: StackNetwork, loop: asyncio.AbstractEventLoop, step: Step, query: Query) -> None:
         """One step of a query."""

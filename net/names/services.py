@@ -18,7 +18,7 @@ _TABLE = """
     time 37 tu; whois 43 t; domain 53 tu; tftp 69 u; gopher 70 t; finger 79 t; http 80 t; www 80 t; kerberos 88 tu;
     pop3 110 t; sunrpc 111 tu; nntp 119 t; ntp 123 u; epmap 135 tu; imap2 143 t; imap 143 t; snmp 161 tu;
     snmp-trap 162 tu; bgp 179 t; irc 194 tu; ldap 389 tu; https 443 tu; microsoft-ds 445 tu; kpasswd 464 tu;
-    submissions 465 t; isakmp 500 u; syslog 514 u; shell 514 t; printer 515 t; dhcpv6-client 546 u;
+    submissions 465 t; isakmp 500 u; syslog 514 u; shell 514 t; syslog 514 t; printer 515 t; dhcpv6-client 546 u;
     dhcpv6-server 547 u; rtsp 554 tu; submission 587 t; ipp 631 t; ldaps 636 tu; domain-s 853 tu; rsync 873 t;
     ftps 990 t; imaps 993 t; pop3s 995 t; socks 1080 t; openvpn 1194 tu; ms-sql-s 1433 t; mqtt 1883 t; nfs 2049 tu;
     mysql 3306 t; stun 3478 tu; postgresql 5432 t; amqps 5671 t; amqp 5672 t; sip 5060 tu; sips 5061 tu;
