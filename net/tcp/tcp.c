@@ -36,6 +36,7 @@ static bool counts_as_established(unsigned state) { return state == ESTABLISHED 
 bool tcp_on(struct stack *s, struct tcp *t, enum tcp_event event)
 {
     unsigned to = next[event][t->state], from = t->state;
+    bool full;
     if (!to)
         return false;
     t->state = (uint8_t)to;
@@ -47,14 +48,14 @@ bool tcp_on(struct stack *s, struct tcp *t, enum tcp_event event)
         s->time_waits--;
     switch (to) {
     case TIME_WAIT:
-        if (s->time_waits++ >= TIME_WAITS_MAX) { /* better a few old segments than no memory for new connections */
-            count(s, C_TcpExtTCPTimeWaitOverflow);
-            return tcp_on(s, t, ON_END);
-        }
         for (unsigned i = 0; i < TCP_TIMERS; i++)
             tcp_timer_stop(t, i);
-        tcp_timer_set(s, t, T_WAIT, s->now + TCP_WAIT);
         count(s, C_TcpExtTW);
+        /* Better a few old segments than no place for new connections. The last ACK goes in any case. */
+        full = s->time_waits++ >= TIME_WAITS_MAX || s->time_waits > s->config.sockets / 2;
+        if (full)
+            count(s, C_TcpExtTCPTimeWaitOverflow);
+        tcp_timer_set(s, t, T_WAIT, s->now + (full ? MSEC : TCP_WAIT));
         break;
     case FIN_WAIT2:
         if (t->k.orphan) /* nobody will read: the peer has this long to say its FIN */
