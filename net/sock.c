@@ -344,15 +344,18 @@ bool sock_port_taken(struct stack *s, const struct sock *k, const struct addr *a
 unsigned sock_pick_port(struct stack *s, const struct sock *k, const struct addr *local, const struct addr *remote,
                         unsigned rport)
 {
-    unsigned start = rng_below(&s->rng, EPHEMERAL_COUNT);
+    unsigned start = rng_below(&s->rng, EPHEMERAL_COUNT), reusable = 0;
     for (unsigned i = 0; i < EPHEMERAL_COUNT; i++) {
         unsigned port = EPHEMERAL_FIRST + (start + i) % EPHEMERAL_COUNT;
         if (sock_port_taken(s, k, local, port))
             continue;
-        if (!remote || !sock_lookup_connected(s, k->type, local, port, remote, rport))
+        struct sock *old = remote ? sock_lookup_connected(s, k->type, local, port, remote, rport) : NULL;
+        if (!old)
             return port;
+        if (!reusable && k->type == SOCK_STREAM && tcp_is_reusable(s, old))
+            reusable = port;
     }
-    return 0;
+    return reusable;
 }
 
 void sock_host_unreachable(struct stack *s, const struct addr *next_hop)

@@ -73,7 +73,8 @@ struct sock *sock_lookup_bound(struct stack *s, int type, const struct addr *loc
                                const struct addr *remote, unsigned rport);
 /* Would binding k to addr:port clash? */
 bool sock_port_taken(struct stack *s, const struct sock *k, const struct addr *addr, unsigned port);
-/* A free ephemeral port for k (RFC 6056 3.3.1: random start); remote given: only the 4-tuple must be free. 0: none. */
+/* A free ephemeral port for k (RFC 6056 3.3.1: random start); remote given: only the 4-tuple must be free, or, if none
+ * is, in a TIME-WAIT that may be cut short. 0: none. */
 unsigned sock_pick_port(struct stack *s, const struct sock *k, const struct addr *local, const struct addr *remote,
                         unsigned rport);
 

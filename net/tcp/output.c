@@ -66,6 +66,8 @@ static uint32_t sendable(const struct tcp *t, uint32_t burst)
     bool all = len == waiting;
     if (t->override_now)
         return len; /* waited long enough for a better window */
+    if (all && !t->fin_wanted && t->cork)
+        return len - len % t->mss; /* more will come; not waited for longer than the persist timer does */
     if (all && (t->nodelay || t->fin_wanted || flight == 0))
         return len; /* the last of it, and nothing to wait for */
     if (len >= t->mss)
@@ -265,6 +267,14 @@ void tcp_output(struct stack *s, struct sock *k)
     /* 3.8.6.1: data waits for a window and nothing is under way that would bring an answer. */
     if (unsent(t) && seq_eq(t->snd_una, t->snd_max) && !t->due[T_REXMT] && !t->due[T_PERSIST])
         tcp_timer_set(s, t, T_PERSIST, s->now + tcp_backed_off(t));
+}
+
+void tcp_send_syn_ack(struct stack *s, struct tcp *t)
+{
+    struct path path;
+    struct plan plan = {.seq = t->iss, .flags = TH_SYN | TH_ACK};
+    if (route_find(s, &t->k.remote, &t->k.local, &path))
+        send_segment(s, t, &path, &plan);
 }
 
 void tcp_send_reset(struct stack *s, const struct segment *g, const struct ip_meta *m)
