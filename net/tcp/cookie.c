@@ -57,7 +57,7 @@ void tcp_cookie_make(struct stack *s, struct tcp *t, const struct segment *g, co
     uint64_t period = s->now / PERIOD;
     unsigned mss = mss_index(t);
     uint32_t fields = (uint32_t)(period & 31) << 27 | mss << 24 | hash2(s, g, m, g->seq, period, mss);
-    t->iss = t->snd_una = t->snd_nxt = t->snd_max = seq_add(g->seq, hash(s, g, m, 0) + fields);
+    tcp_set_iss(t, seq_add(g->seq, hash(s, g, m, 0) + fields));
     if (!g->has_ts)
         return;
     uint32_t time = tcp_timestamp(t, s->now);

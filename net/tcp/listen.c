@@ -215,7 +215,7 @@ static struct tcp *take_ack(struct stack *s, struct tcp *l, const struct segment
     struct tcp *t = make_child(s, l, &syn, m);
     if (!t)
         return NULL;
-    t->iss = t->snd_una = t->recover = seq_add(g->ack, (uint32_t)-1);
+    tcp_set_iss(t, seq_add(g->ack, (uint32_t)-1));
     t->snd_nxt = t->snd_max = g->ack;
     t->rcv_adv = seq_add(t->rcv_nxt, tcp_window_room(t)); /* as the cookie said */
     tcp_start(s, t);

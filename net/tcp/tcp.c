@@ -191,6 +191,12 @@ int tcp_prepare(struct stack *s, struct tcp *t)
     return 0;
 }
 
+void tcp_set_iss(struct tcp *t, seq_t iss)
+{
+    t->iss = t->snd_una = t->snd_nxt = t->snd_max = t->recover = t->limited = t->rtt_seq = iss;
+    t->rack_fack = t->rack_end = t->reo_round = iss;
+}
+
 /* RFC 6528: a clock of 4 us, and a keyed hash of the four addresses and ports, so that the numbers of one connection say
  * nothing of another's. */
 void tcp_choose_iss(struct stack *s, struct tcp *t, const struct tcp *old)
@@ -200,10 +206,10 @@ void tcp_choose_iss(struct stack *s, struct tcp *t, const struct tcp *old)
     memcpy(words + 2, t->k.remote.b, 16);
     words[4] = (uint64_t)t->k.lport << 16 | t->k.rport;
     uint64_t hash = siphash(s->key, words, 5);
-    t->iss = seq((uint32_t)hash + (uint32_t)(s->now / 4000));
-    if (old && seq_le(t->iss, old->snd_max)) /* a fast one outran the clock; 3.6.1: beyond all that it used */
-        t->iss = seq_add(old->snd_max, 65536);
-    t->snd_una = t->snd_nxt = t->snd_max = t->recover = t->iss;
+    seq_t iss = seq((uint32_t)hash + (uint32_t)(s->now / 4000));
+    if (old && seq_le(iss, old->snd_max)) /* a fast one outran the clock; 3.6.1: beyond all that it used */
+        iss = seq_add(old->snd_max, 65536);
+    tcp_set_iss(t, iss);
     t->ts_offset = (uint32_t)(hash >> 32);
 }
 
@@ -242,7 +248,7 @@ int tcp_connect(struct stack *s, struct tcp *t, const struct addr *addr, unsigne
         return -EADDRINUSE;
     }
     k->rport = (uint16_t)port;
-    t->ws_ok = t->ts_ok = true; /* offered; the answer decides */
+    t->ws_ok = t->ts_ok = t->sack_ok = true; /* offered; the answer decides */
     tcp_choose_iss(s, t, old ? tcp_of(old) : NULL);
     if (old) {
         count(s, C_TcpExtTWRecycled);
@@ -354,7 +360,10 @@ void tcp_icmp_error(struct stack *s, const struct addr *local, const struct addr
         if (to < t->mtu) {
             t->mtu = to;
             tcp_set_mss(t);
-            t->snd_nxt = t->snd_una;
+            if (tcp_is_connecting(k))
+                t->snd_nxt = t->snd_una;
+            else
+                tcp_resend_all(s, t);
             sock_mark_dirty(s, k);
         }
         return;
