@@ -254,6 +254,7 @@ static uint32_t acknowledged(struct stack *s, struct tcp *t, const struct segmen
     uint32_t acked = (uint32_t)seq_diff(g->ack, t->snd_una), bytes = acked - (t->fin_sent && seq_eq(g->ack, t->snd_max));
     if (bytes > t->out_bytes) /* cannot be, while snd_max is right; then rather lose a count than the process */
         bytes = t->out_bytes;
+    t->bytes_acked += bytes;
     bool was_full = t->out_bytes > t->out_limit / 3 * 2;
     t->snd_una = g->ack;
     if (seq_lt(t->snd_nxt, t->snd_una))
@@ -319,7 +320,10 @@ static void take_data(struct stack *s, struct tcp *t, const struct segment *g)
         return;
     }
     uint32_t before = t->in_bytes;
-    if (!tcp_in_insert(s, t, g)) {
+    seq_t from = t->rcv_nxt;
+    bool fin = tcp_in_insert(s, t, g);
+    t->bytes_received += (uint32_t)seq_diff(t->rcv_nxt, from) - fin;
+    if (!fin) {
         if (t->in_bytes != before)
             sock_mark_ready(s, &t->k);
         /* 3.8.6.3: an ACK for at least every second full segment, else soon */
@@ -451,6 +455,12 @@ void tcp_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
         t = tcp_listen_input(s, tcp_of(l), &g, m);
     else if (!k && !(g.flags & TH_RST))
         tcp_send_reset(s, &g, m);
+    if (t) {
+        t->segs_in++;
+        t->data_segs_in += g.len != 0;
+        if (g.len)
+            t->last_data = s->now;
+    }
     if (t && t->state != SYN_SENT) {
         synchronized(s, t, &g, m); /* takes p */
         return;

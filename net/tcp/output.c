@@ -251,6 +251,9 @@ static bool send_segment(struct stack *s, struct tcp *t, const struct path *path
     ip_csum_fill(path, &t->k.remote, PROTO_TCP, TCP_CSUM, p);
     count(s, C_TcpOutSegs);
     s->counters[C_TcpOutBytes] += plan->len;
+    uint32_t segments = plan->len > plan->mss ? (plan->len + plan->mss - 1) / plan->mss : 1;
+    t->segs_out += segments;
+    t->data_segs_out += plan->len ? segments : 0;
     ip_output(s, path, &t->k.remote, PROTO_TCP, TTL, p);
     return true;
 }
@@ -265,7 +268,8 @@ static void sent(struct stack *s, struct tcp *t, enum reason why, const struct p
         return;
     if (again) {
         s->counters[C_TcpRetransSegs] += plan->len > plan->mss ? (plan->len + plan->mss - 1) / plan->mss : 1;
-        t->retransmits++;
+        t->retransmits += plan->len > plan->mss ? (plan->len + plan->mss - 1) / plan->mss : 1;
+        t->bytes_retrans += plan->len;
     }
     if (why == SEND_SYN) {
         t->rtt_timing = !again; /* Karn (RFC 6298 3) */
@@ -342,7 +346,7 @@ void tcp_output(struct stack *s, struct sock *k)
 void tcp_send_syn_ack(struct stack *s, struct tcp *t)
 {
     struct path path;
-    struct plan plan = {.seq = t->iss, .flags = TH_SYN | TH_ACK};
+    struct plan plan = {.seq = t->iss, .mss = t->mss, .flags = TH_SYN | TH_ACK};
     if (route_find(s, &t->k.remote, &t->k.local, &path))
         send_segment(s, t, &path, &plan);
 }

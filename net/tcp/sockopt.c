@@ -1,4 +1,4 @@
-/* The socket options of a connection, by Linux's names (tcp(7)), and what can be seen of it from outside. */
+/* The socket options of a connection, by Linux's names (tcp(7)). */
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -89,6 +89,7 @@ static const struct sockopt rows[] = {
      .get = get_syncnt},
     {IPPROTO_TCP, TCP_LINGER2, OPT_STREAM | OPT_INHERIT, OPT_FIELD(struct tcp, linger2), .get = get_linger2,
      .set = set_linger2},
+    {IPPROTO_TCP, TCP_INFO, OPT_STREAM, .read = tcp_read_info},
     {IPPROTO_TCP, TCP_DEFER_ACCEPT, OPT_STREAM, .get = get_defer_accept, .set = set_defer_accept},
     {IPPROTO_TCP, TCP_USER_TIMEOUT, OPT_STREAM | OPT_INHERIT, OPT_FIELD(struct tcp, user_timeout), 0, INT32_MAX},
     {IPPROTO_TCP, TCP_KEEPIDLE, OPT_STREAM | OPT_INHERIT, OPT_FIELD(struct tcp, keep_idle), 1, 32767,
@@ -98,18 +99,3 @@ static const struct sockopt rows[] = {
 };
 
 const struct sockopt_table tcp_sockopts = {rows, sizeof rows / sizeof *rows};
-
-void tcp_info(const struct sock *k, struct sock_info *out)
-{
-    const struct tcp *t = (const struct tcp *)k;
-    out->state = t->state;
-    out->rx_queue = t->state == LISTEN ? t->listener->queued : t->in_bytes;
-    out->tx_queue = t->out_bytes;
-    out->srtt_ns = t->srtt;
-    out->rttvar_ns = t->rttvar;
-    out->rto_ns = t->rto;
-    out->cwnd = t->cwnd;
-    out->ssthresh = t->ssthresh;
-    out->mss = t->mss;
-    out->retransmits = t->retransmits;
-}

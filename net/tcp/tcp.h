@@ -13,7 +13,8 @@
  *   rack.c      losses found by time, and tail loss probes (RFC 8985)
  *   cong.c      how much may be under way: congestion control behind an interface; round-trip times (RFC 6298)
  *   timer.c     retransmission, persist, delayed ACK, keepalive, waits
- *   sockopt.c   socket options, and what can be seen from outside
+ *   sockopt.c   socket options
+ *   info.c      what can be seen from outside: TCP_INFO
  *
  * Invariants: snd_una <= snd_nxt <= snd_max (they differ only while our SYN is to be sent again). `out` holds the bytes from
  * snd_una (after the SYN) on. `in` holds the bytes up to rcv_nxt that were not read. A connection in CLOSED is in no
@@ -181,6 +182,11 @@ struct tcp {
     bool probing, probe_again; /* a tail loss probe is under way; it was a retransmission */
     uint64_t last_sent;
     uint32_t retransmits; /* segments, in all */
+
+    /* Counted, for who asks (RFC 4898). Segments; bytes of payload. */
+    uint32_t segs_in, segs_out, data_segs_in, data_segs_out;
+    uint64_t bytes_acked, bytes_received, bytes_retrans;
+    uint64_t last_data; /* when some came */
 
     uint16_t keep_idle, keep_interval; /* seconds */
     uint8_t keep_count, keep_sent;
@@ -361,8 +367,9 @@ uint64_t tcp_backed_off(const struct tcp *t); /* how long to wait after `backoff
 #define TCP_SYN_ACK_RETRIES 5
 void tcp_keepalive_restart(struct stack *s, struct tcp *t);
 
-/* sockopt.c */
+/* info.c */
 void tcp_info(const struct sock *k, struct sock_info *out);
+int64_t tcp_read_info(struct stack *s, struct sock *k, void *buf, size_t cap); /* TCP_INFO */
 
 #define TCP_RTO_MIN (200ull * MSEC) /* RFC 6298 says 1 s; every stack in use today has less */
 #define TCP_RTO_MAX (120ull * SECOND)
