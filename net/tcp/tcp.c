@@ -86,7 +86,7 @@ bool tcp_on(struct stack *s, struct tcp *t, enum tcp_event event)
             tcp_timer_stop(t, i);
         timer_cancel(&s->timers, &t->timer);
         tcp_child_gone(t);
-        sock_unhash(&t->k);
+        sock_unhash(s, &t->k);
         if (t->k.orphan) {
             tcp_queues_clear(s, t);
             sock_mark_dirty(s, &t->k); /* its output destroys it */

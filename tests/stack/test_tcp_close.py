@@ -211,8 +211,10 @@ def test_a_newer_syn_for_nobody_does_not(h):
 
 
 def test_a_port_in_time_wait_can_be_listened_on(h):
-    """As SO_REUSEADDR has it"""
+    """socket(7), SO_REUSEADDR: if both ask for it; see test_bind.py for all the rules"""
     time_wait(h)
+    with fails("EADDRINUSE"):
+        h.listen(80, SO_REUSEADDR=0)
     h.listen(80)
 
 
@@ -227,6 +229,7 @@ def test_a_port_in_time_wait_is_not_used_to_connect(h):
     p.rx("FA")
     p.expect("A")
     again = h.open()
+    h.set(again, SO_REUSEADDR=1)
     h.bind(again, 5000)
     with fails("EADDRINUSE"):
         h.connect_again(again, 80)

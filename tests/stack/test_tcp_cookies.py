@@ -227,12 +227,12 @@ def test_syn_flood(h):
     h.meet()
     old, c = h.established(listener, port=50_000)
     sockets = h.stack.memory()["sockets"]
-    for port in range(1, 2000):
+    for port in range(1, 700):
         h.inject(h.peer(port=port).segment("S", seq=0))
-    assert len(h.frames()) == 1999
+    assert len(h.frames()) == 699
     assert h.stack.memory()["sockets"] == sockets + 64
     assert h.stack.memory()["in_use"] == 0
-    assert h.counted("TcpExtSyncookiesSent") == 1999 - 64
+    assert h.counted("TcpExtSyncookiesSent") == 699 - 64
     h.send(c, b"still here")
     old.expect("PA", data=b"still here")
     old.rx("A")

@@ -103,6 +103,7 @@ def test_rfc6191_for_our_own_open(h):
     p = ours(h, ts=100)
     old, last = p.iss, p.ts_echo
     again = h.open()
+    h.set(again, SO_REUSEADDR=1)
     h.bind(again, 5000)
     h.at("999ms")
     with fails("EADDRINUSE"):
@@ -121,6 +122,7 @@ def test_not_without_timestamps(h):
     ours(h)
     h.at("30s")
     again = h.open()
+    h.set(again, SO_REUSEADDR=1)
     h.bind(again, 5000)
     with fails("EADDRINUSE"):
         h.connect_again(again, 80)
