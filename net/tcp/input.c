@@ -115,6 +115,8 @@ static void established(struct stack *s, struct tcp *t)
     }
     t->backoff = 0;
     tcp_timer_stop(t, T_REXMT);
+    if (seq_lt(t->snd_una, t->snd_max) && t->fastopen & FASTOPEN_DATA) /* an answer that went before the handshake ended */
+        tcp_timer_set(s, t, T_REXMT, s->now + t->rto);
     tcp_child_established(s, t);
     tcp_keepalive_restart(s, t);
     if (t->fin_wanted) /* closed meanwhile (3.10.4, SYN-RECEIVED: queued until now) */
@@ -125,7 +127,8 @@ static void established(struct stack *s, struct tcp *t)
 /* SYN-SENT (3.10.7.3). */
 static void syn_sent(struct stack *s, struct tcp *t, const struct segment *g, const struct ip_meta *m)
 {
-    bool acceptable = g->flags & TH_ACK && seq_gt(g->ack, t->iss) && seq_le(g->ack, t->snd_max);
+    bool acceptable = g->flags & TH_ACK && seq_gt(g->ack, t->iss) &&
+                      (seq_le(g->ack, t->snd_max) || tcp_fastopen_acks(t, g->ack));
     if (g->flags & TH_ACK && !acceptable) {
         if (!(g->flags & TH_RST))
             tcp_send_reset(s, g, m);
@@ -141,14 +144,17 @@ static void syn_sent(struct stack *s, struct tcp *t, const struct segment *g, co
     uint64_t sent = t->rtt_timing ? t->rtt_start : 0;
     tcp_take_syn(s, t, g);
     if (!acceptable) { /* both opened at once: answer with SYN, ACK */
+        t->fastopen = 0;
+        t->syn_data = 0;
         tcp_on(s, t, ON_SYN);
         t->snd_nxt = t->iss;
         sock_mark_dirty(s, &t->k);
         return;
     }
+    tcp_fastopen_answered(s, t, g);
     t->snd_una = g->ack;
-    if (seq_lt(t->snd_nxt, t->snd_una))
-        t->snd_nxt = t->snd_una;
+    t->snd_nxt = seq_max(t->snd_nxt, t->snd_una);
+    t->snd_max = seq_max(t->snd_max, t->snd_una);
     t->snd_wl2 = g->ack;
     if (sent)
         tcp_rtt_sample(t, s->now - sent);
@@ -272,13 +278,13 @@ static uint32_t acknowledged(struct stack *s, struct tcp *t, const struct segmen
 static bool take_ack(struct stack *s, struct tcp *t, const struct segment *g, const struct ip_meta *m)
 {
     if (t->state == SYN_RECV) {
-        if (seq_le(g->ack, t->snd_una) || seq_gt(g->ack, t->snd_max)) {
+        if (seq_le(g->ack, t->iss) || seq_gt(g->ack, t->snd_max)) {
             tcp_send_reset(s, g, m);
             return false;
         }
         if (!tcp_child_may_establish(s, t, g))
             return false;
-        t->snd_una = seq_add(t->iss, 1);
+        t->snd_una = seq_max(t->snd_una, seq_add(t->iss, 1));
         if (seq_lt(t->snd_nxt, t->snd_una))
             t->snd_nxt = t->snd_una;
         t->snd_wnd = t->snd_wnd_max = g->wnd << t->shift_out;
@@ -352,7 +358,9 @@ static void take_reset(struct stack *s, struct tcp *t, const struct segment *g)
     }
     switch (t->state) {
     case SYN_RECV:
-        tcp_end(s, t, ECONNREFUSED);
+        if (tcp_is_fast_child(t))
+            tcp_fastopen_reset(s);
+        tcp_end(s, t, tcp_is_fast_child(t) ? ECONNRESET : ECONNREFUSED);
         break;
     case CLOSING:
     case LAST_ACK:
@@ -371,7 +379,10 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
     if (t->held) /* the owner has not decided: only a RST matters */
         goto held;
     if (t->state == SYN_RECV && g->flags & TH_SYN && !(g->flags & TH_ACK) && seq_eq(g->seq, t->irs)) {
-        t->snd_nxt = t->iss; /* its SYN again: our answer was lost */
+        if (tcp_is_fast_child(t)) /* its SYN again: our answer was lost */
+            t->syn_again = true;
+        else
+            t->snd_nxt = t->iss;
         sock_mark_dirty(s, &t->k);
         goto drop;
     }

@@ -32,12 +32,21 @@ bool tcp_read_options(const uint8_t *o, uint32_t len, struct segment *g)
             for (unsigned n = 0; n < g->sacks; n++)
                 g->sack[n] = (struct sack_block){seq(get32(o + i + 2 + 8 * n)), seq(get32(o + i + 6 + 8 * n))};
             break;
+        case TCPOPT_FASTOPEN << 8 | 2: /* a request */
+            g->has_cookie = true;
+            break;
         case TCPOPT_TS << 8 | 10:
             g->has_ts = true;
             g->tsval = get32(o + i + 2);
             g->tsecr = get32(o + i + 6);
             break;
         default:
+            if (o[i] == TCPOPT_FASTOPEN && o[i + 1] >= 2 + FASTOPEN_COOKIE_MIN && o[i + 1] <= 2 + FASTOPEN_COOKIE_MAX &&
+                o[i + 1] % 2 == 0) { /* RFC 7413 4.1.1 */
+                g->has_cookie = true;
+                g->cookie_len = o[i + 1] - 2;
+                memcpy(g->cookie, o + i + 2, g->cookie_len);
+            }
             break; /* unknown, or of a length it cannot have: skipped */
         }
         i += o[i + 1];

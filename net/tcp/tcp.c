@@ -58,6 +58,8 @@ bool tcp_on(struct stack *s, struct tcp *t, enum tcp_event event)
     bool full;
     if (!to)
         return false;
+    if (from == SYN_RECV)
+        tcp_fastopen_ended(s, t);
     t->state = (uint8_t)to;
     if (counts_as_established(to) && !counts_as_established(from))
         count(s, C_TcpCurrEstab);
@@ -118,6 +120,11 @@ void tcp_end(struct stack *s, struct tcp *t, int error)
 
 /* --- events and the socket interface --- */
 
+static bool waits_for_data(const struct tcp *t) /* so that its SYN can go, with it */
+{
+    return t->state == SYN_SENT && t->fastopen & FASTOPEN_WAIT && !t->out_bytes && !t->syn_data;
+}
+
 static unsigned tcp_ready(struct sock *k)
 {
     const struct tcp *t = tcp_of(k);
@@ -130,7 +137,8 @@ static unsigned tcp_ready(struct sock *k)
         mask |= EV_READ;
     if (t->urgent_in && tcp_urgent_left(tcp_of(k)))
         mask |= EV_URGENT;
-    if (counts_as_established(t->state) && !t->fin_wanted && t->out_bytes <= t->out_limit / 3 * 2)
+    bool sends = counts_as_established(t->state) || tcp_is_fast_child(t) || waits_for_data(t);
+    if (sends && !t->fin_wanted && t->out_bytes <= t->out_limit / 3 * 2)
         mask |= EV_WRITE;
     return mask;
 }
@@ -147,6 +155,7 @@ static void tcp_release(struct stack *s, struct sock *k)
     if (t->state == TIME_WAIT)
         s->time_waits--;
     uncount_orphan(s, t);
+    tcp_fastopen_ended(s, t);
     tcp_queues_clear(s, t);
 }
 
@@ -258,6 +267,7 @@ int tcp_connect(struct stack *s, struct tcp *t, const struct addr *addr, unsigne
         tcp_end(s, tcp_of(old), 0);
     }
     tcp_start(s, t);
+    t->fastopen = (uint8_t)tcp_fastopen_connect(s, t);
     tcp_on(s, t, ON_CONNECT);
     count(s, C_TcpActiveOpens);
     return 0;
@@ -363,7 +373,7 @@ void tcp_icmp_error(struct stack *s, const struct addr *local, const struct addr
         if (to < t->mtu) {
             t->mtu = to;
             tcp_set_mss(t);
-            if (tcp_is_connecting(k))
+            if (tcp_is_connecting(k) && !tcp_is_fast_child(t))
                 t->snd_nxt = t->snd_una;
             else
                 tcp_resend_all(s, t);

@@ -108,7 +108,7 @@ static void look_over_tcp(struct stack *s, const struct tcp *t)
 
 static void look_over(struct stack *s)
 {
-    uint32_t socks = 0, time_waits = 0, established = 0, orphans = 0;
+    uint32_t socks = 0, time_waits = 0, established = 0, orphans = 0, fast = 0;
     for (uint32_t i = 0; i < s->socks->cap; i++) {
         struct sock *k = s->socks->slots[i];
         if (!k)
@@ -120,6 +120,7 @@ static void look_over(struct stack *s)
             look_over_tcp(s, t);
             time_waits += t->state == TIME_WAIT;
             orphans += t->counted_orphan;
+            fast += tcp_is_fast_child(t);
             must(!t->counted_orphan || t->k.orphan);
             established += t->state == ESTABLISHED || t->state == CLOSE_WAIT;
         } else {
@@ -131,7 +132,7 @@ static void look_over(struct stack *s)
         }
     }
     must(socks == s->socks->count && time_waits == s->time_waits && established == s->counters[C_TcpCurrEstab]);
-    must(orphans == s->orphans);
+    must(orphans == s->orphans && fast == s->fastopen_pending);
     must(s->pool.in_use <= s->pool.carved && s->pool.carved <= s->pool.limit);
     for (uint32_t i = 0; i < s->timers.count; i++) {
         must(s->timers.heap[i]->place == i);
