@@ -167,6 +167,7 @@ int sock_abort(struct stack *s, int64_t id); /* RST, and free */
 int sock_want(struct stack *s, int64_t id, unsigned mask);
 int sock_error(struct stack *s, int64_t id); /* and clear: an errno, 0 */
 int sock_getname(struct stack *s, int64_t id, int which, struct sock_name *out);
+int sock_names(struct stack *s, int64_t id, struct sock_name out[2]); /* local, remote (port 0: not connected) */
 /* Options by Linux's levels and names. Those of one integer; and any, as getsockopt(2) and setsockopt(2) have it: the bytes
  * of an int, a struct or a name. getsockopt: how many were written, at most cap. */
 int64_t sock_getopt(struct stack *s, int64_t id, int level, int name);

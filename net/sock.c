@@ -399,6 +399,16 @@ int sock_getname(struct stack *s, int64_t id, int which, struct sock_name *out)
     return 0;
 }
 
+int sock_names(struct stack *s, int64_t id, struct sock_name out[2])
+{
+    struct sock *k = sock_find(s, id);
+    if (!k)
+        return -EBADF;
+    sock_fill_name(k, SOCK_LOCAL, &out[SOCK_LOCAL]);
+    sock_fill_name(k, SOCK_REMOTE, &out[SOCK_REMOTE]);
+    return 0;
+}
+
 void sock_fill_name(const struct sock *k, int which, struct sock_name *out)
 {
     const struct addr *a = which == SOCK_REMOTE ? &k->remote : &k->local;
