@@ -45,9 +45,16 @@
     X(TcpInErrs)                                                                                                       \
     X(TcpInCsumErrors)                                                                                                 \
     X(TcpOutRsts)                                                                                                      \
-    X(TcpExtListenOverflows)                                                                                           \
+    X(TcpExtSyncookiesSent)                                                                                            \
+    X(TcpExtSyncookiesRecv)                                                                                            \
+    X(TcpExtSyncookiesFailed)                                                                                          \
+    X(TcpExtListenOverflows) /* there was no place in an accept queue */                                               \
+    X(TcpExtListenDrops)     /* a SYN, or the ACK of ours, was dropped for that or another reason */                   \
+    X(TcpExtTCPDeferAcceptDrop)                                                                                        \
     X(TcpExtPAWSEstab)                                                                                                 \
     X(TcpExtTCPChallengeACK)                                                                                           \
+    X(TcpExtTCPACKSkippedChallenge) /* not sent, for one was just now */                                               \
+    X(TcpExtTCPACKSkippedSeq)                                                                                          \
     X(TcpExtTCPOFOQueue)                                                                                               \
     X(TcpExtTCPOFODrop)                                                                                                \
     X(TcpExtTCPRcvQDrop)                                                                                               \
@@ -71,9 +78,12 @@
     X(TcpExtTCPKeepAlive)                                                                                              \
     X(TcpExtDelayedACKs)                                                                                               \
     X(TcpExtTW)                                                                                                        \
+    X(TcpExtTWRecycled) /* a TIME-WAIT cut short for a new connection (RFC 6191) */                                    \
     X(TcpExtTCPTimeWaitOverflow)                                                                                       \
     X(TcpExtTCPAbortOnData)                                                                                            \
     X(TcpExtTCPAbortOnTimeout)                                                                                         \
+    X(TcpExtTCPAbortOnLinger)                                                                                          \
+    X(TcpExtTCPAbortOnMemory) /* too many that nobody owns */                                                          \
     X(TcpExtTCPMemoryPressures)                                                                                        \
     X(TcpInBytes)                                                                                                      \
     X(TcpOutBytes)

@@ -74,6 +74,7 @@ struct stack {
     struct sent_pool sent;  /* records of what TCP has under way */
 
     uint32_t time_waits; /* connections in TIME_WAIT */
+    uint32_t orphans;    /* connections that nobody owns any more and that are not there yet */
     uint16_t ip_id;
     uint32_t icmp_tokens; /* errors that may still be sent in this second (RFC 1812 4.3.2.8, RFC 4443 2.4(f)) */
     uint64_t icmp_refill;

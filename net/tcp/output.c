@@ -65,6 +65,8 @@ static uint32_t sendable(struct tcp *t, uint32_t mss, uint32_t burst)
     bool all = len == waiting;
     if (t->override_now)
         return len; /* waited long enough for a better window */
+    if (all && !t->fin_wanted && t->cork)
+        return len - len % mss; /* more will come; not waited for longer than the persist timer does */
     if (all && (t->nodelay || t->fin_wanted || sent == 0))
         return len; /* the last of it, and nothing to wait for */
     if (len >= mss)
@@ -249,6 +251,9 @@ static bool send_segment(struct stack *s, struct tcp *t, const struct path *path
     ip_csum_fill(path, &t->k.remote, PROTO_TCP, TCP_CSUM, p);
     count(s, C_TcpOutSegs);
     s->counters[C_TcpOutBytes] += plan->len;
+    uint32_t segments = plan->len > plan->mss ? (plan->len + plan->mss - 1) / plan->mss : 1;
+    t->segs_out += segments;
+    t->data_segs_out += plan->len ? segments : 0;
     ip_output(s, path, &t->k.remote, PROTO_TCP, TTL, p);
     return true;
 }
@@ -263,7 +268,8 @@ static void sent(struct stack *s, struct tcp *t, enum reason why, const struct p
         return;
     if (again) {
         s->counters[C_TcpRetransSegs] += plan->len > plan->mss ? (plan->len + plan->mss - 1) / plan->mss : 1;
-        t->retransmits++;
+        t->retransmits += plan->len > plan->mss ? (plan->len + plan->mss - 1) / plan->mss : 1;
+        t->bytes_retrans += plan->len;
     }
     if (why == SEND_SYN) {
         t->rtt_timing = !again; /* Karn (RFC 6298 3) */
@@ -335,6 +341,14 @@ void tcp_output(struct stack *s, struct sock *k)
     /* 3.8.6.1: data waits for a window and nothing is under way that would bring an answer. */
     if (tcp_unsent(t) && seq_eq(t->snd_una, t->snd_max) && !t->due[T_REXMT] && !t->due[T_PERSIST])
         tcp_timer_set(s, t, T_PERSIST, s->now + tcp_backed_off(t));
+}
+
+void tcp_send_syn_ack(struct stack *s, struct tcp *t)
+{
+    struct path path;
+    struct plan plan = {.seq = t->iss, .mss = t->mss, .flags = TH_SYN | TH_ACK};
+    if (route_find(s, &t->k.remote, &t->k.local, &path))
+        send_segment(s, t, &path, &plan);
 }
 
 void tcp_send_reset(struct stack *s, const struct segment *g, const struct ip_meta *m)

@@ -2,6 +2,7 @@
  *
  *   tcp.c       life of a connection: open, connect, close, the table of state transitions
  *   listen.c    listeners: SYNs, backlog, accept
+ *   cookie.c    SYN cookies, for when there is no room for more children (RFC 4987)
  *   input.c     a segment arrives
  *   output.c    reasons to send, and building segments
  *   options.c   the options of a segment, read and written
@@ -12,7 +13,8 @@
  *   rack.c      losses found by time, and tail loss probes (RFC 8985)
  *   cong.c      how much may be under way: congestion control behind an interface; round-trip times (RFC 6298)
  *   timer.c     retransmission, persist, delayed ACK, keepalive, waits
- *   sockopt.c   socket options, and what can be seen from outside
+ *   sockopt.c   socket options
+ *   info.c      what can be seen from outside: TCP_INFO
  *
  * Invariants: snd_una <= snd_nxt <= snd_max (they differ only while our SYN is to be sent again). `out` holds the bytes from
  * snd_una (after the SYN) on. `in` holds the bytes up to rcv_nxt that were not read. A connection in CLOSED is in no
@@ -92,9 +94,11 @@ extern const struct cong_ops cong_reno;
 
 struct listener {
     struct tcp *first, *last; /* accept queue: children that are established, or held (LISTEN_DEFER) */
-    struct tcp *half;         /* children in SYN_RECV */
+    struct tcp *half;         /* SYN queue: children in SYN_RECV */
     unsigned backlog, flags;
     unsigned queued, halves;
+    bool cookies;        /* some were sent, at last... */
+    uint64_t cookies_at; /* ...then */
 };
 
 struct tcp {
@@ -104,10 +108,11 @@ struct tcp {
     uint8_t state;
     uint8_t shift_out, shift_in; /* window scales (RFC 7323 2) */
     bool ws_ok, ts_ok, sack_ok;  /* window scales, timestamps, SACK: offered by us; then, agreed on */
-    bool nodelay, keepalive;
+    bool nodelay, keepalive, cork, quickack;
     bool held; /* a LISTEN_DEFER child whose SYN is not answered yet */
     uint16_t mss;      /* payload bytes of a full segment to send, options taken off */
     uint16_t peer_mss; /* what its SYN said */
+    uint16_t user_mss; /* TCP_MAXSEG: no more than that, either way; 0: no bound */
     uint32_t mtu;      /* of the path, from the link or an ICMP message */
 
     /* Sending. */
@@ -178,14 +183,28 @@ struct tcp {
     uint64_t last_sent;
     uint32_t retransmits; /* segments, in all */
 
-    uint32_t keep_idle, keep_interval; /* seconds */
+    /* Counted, for who asks (RFC 4898). Segments; bytes of payload. */
+    uint32_t segs_in, segs_out, data_segs_in, data_segs_out;
+    uint64_t bytes_acked, bytes_received, bytes_retrans;
+    uint64_t last_data; /* when some came */
+
+    uint16_t keep_idle, keep_interval; /* seconds */
     uint8_t keep_count, keep_sent;
     uint64_t last_heard;
+
+    /* How long to try. */
+    uint8_t syn_retries;    /* TCP_SYNCNT; 0: the default */
+    uint8_t defer_accept;   /* of a listener: time-outs of a child's SYN that its data is waited for */
+    int8_t linger2;         /* seconds in FIN-WAIT-2 without an owner; 0: TCP_WAIT; below 0: none */
+    bool syn_acked;         /* a child's SYN was acknowledged, and more is waited for (defer_accept) */
+    bool counted_orphan;    /* in stack.orphans */
+    uint32_t user_timeout;  /* ms, TCP_USER_TIMEOUT; 0: none */
+    uint64_t stalled_at;    /* when `backoff` was last 0 and a timer ran out */
 
     struct tcp *parent, *next_child, *prev_child; /* of a listener, until accepted */
     bool half;                                    /* on its `half`, not its accept queue */
     struct pbuf *syn;                             /* of a held child: the packet */
-    struct listener listener;                     /* in LISTEN */
+    struct listener *listener;                    /* since it was in LISTEN */
 };
 
 static inline struct tcp *tcp_of(struct sock *k) { return (struct tcp *)k; }
@@ -218,21 +237,36 @@ void tcp_abort(struct stack *s, struct tcp *t); /* RST if the peer knows of us; 
 bool tcp_on(struct stack *s, struct tcp *t, enum tcp_event event);
 /* To CLOSED, with an error for the owner (0: none). */
 void tcp_end(struct stack *s, struct tcp *t, int error);
-/* Make ready to talk to remote, in two steps: the path and our address (-ENETUNREACH); then, with the ports known, the
- * sequence number, the segment size, congestion control and the hash table. old: who had the ports before, or NULL. */
+/* Make ready to talk to remote, in three steps: the path and our address (-ENETUNREACH); then, with the ports known, the
+ * sequence number (old: who had the ports before, or NULL); then the segment size, congestion control and the hash
+ * table. */
 int tcp_prepare(struct stack *s, struct tcp *t);
-void tcp_start(struct stack *s, struct tcp *t, const struct tcp *old);
+void tcp_choose_iss(struct stack *s, struct tcp *t, const struct tcp *old);
+void tcp_set_iss(struct tcp *t, seq_t iss);
+void tcp_start(struct stack *s, struct tcp *t);
 void tcp_set_mss(struct tcp *t);
 bool tcp_is_connecting(const struct sock *k);
+/* In TIME-WAIT, and its ends may be taken for a new connection of ours (RFC 6191). */
+bool tcp_is_reusable(const struct stack *s, const struct sock *k);
 void tcp_connect_failed(struct stack *s, struct sock *k, int error);
 
 /* listen.c */
-/* True: it kept g->p. */
-bool tcp_listen_input(struct stack *s, struct tcp *l, const struct segment *g, const struct ip_meta *m);
+/* NULL, or the connection which g's ACK brings up: it takes g. g->p NULL: it was kept. */
+struct tcp *tcp_listen_input(struct stack *s, struct tcp *l, struct segment *g, const struct ip_meta *m);
+/* May the ACK of its SYN establish it? Else that is to be dropped, and will come again. */
+bool tcp_child_may_establish(struct stack *s, struct tcp *t, const struct segment *g);
+/* Its SYN need not be sent again: it was acknowledged, and we wait for data (TCP_DEFER_ACCEPT). */
+bool tcp_child_is_deferred(const struct tcp *t);
 void tcp_child_established(struct stack *s, struct tcp *t);
 void tcp_child_gone(struct tcp *t); /* off its listener's lists */
 void tcp_children_gone(struct tcp *l);
 void tcp_listener_close(struct stack *s, struct tcp *l);
+
+/* cookie.c */
+/* t, made of g's SYN: its sequence number and timestamps become the cookie. */
+void tcp_cookie_make(struct stack *s, struct tcp *t, const struct segment *g, const struct ip_meta *m);
+/* False: g's ACK answers no cookie of ours. syn: what the SYN said. */
+bool tcp_cookie_read(struct stack *s, const struct segment *g, const struct ip_meta *m, struct segment *syn);
 
 /* options.c */
 #define TCP_OPTIONS_MAX 40
@@ -246,6 +280,8 @@ void tcp_take_syn(struct stack *s, struct tcp *t, const struct segment *g); /* w
 
 /* output.c */
 void tcp_output(struct stack *s, struct sock *k);
+/* A SYN, ACK by t, of which nothing else will be kept. */
+void tcp_send_syn_ack(struct stack *s, struct tcp *t);
 /* The answer to a segment that belongs to no connection (RFC 9293 3.10.7.1), or to one that is refused. */
 void tcp_send_reset(struct stack *s, const struct segment *g, const struct ip_meta *m);
 uint32_t tcp_window_room(const struct tcp *t); /* bytes from rcv_nxt that we would take */
@@ -327,10 +363,13 @@ void tcp_timer_init(struct tcp *t);
 void tcp_timer_set(struct stack *s, struct tcp *t, enum tcp_timer which, uint64_t due);
 static inline void tcp_timer_stop(struct tcp *t, enum tcp_timer which) { t->due[which] = 0; }
 uint64_t tcp_backed_off(const struct tcp *t); /* how long to wait after `backoff` time-outs */
+#define TCP_SYN_RETRIES 6     /* 127 s with the first wait of 1 s (RFC 9293 3.8.3: at least 3 minutes is for data) */
+#define TCP_SYN_ACK_RETRIES 5
 void tcp_keepalive_restart(struct stack *s, struct tcp *t);
 
-/* sockopt.c */
+/* info.c */
 void tcp_info(const struct sock *k, struct sock_info *out);
+int64_t tcp_read_info(struct stack *s, struct sock *k, void *buf, size_t cap); /* TCP_INFO */
 
 #define TCP_RTO_MIN (200ull * MSEC) /* RFC 6298 says 1 s; every stack in use today has less */
 #define TCP_RTO_MAX (120ull * SECOND)

@@ -204,18 +204,19 @@ class Harness:
         check(lib.sock_bind(self.handle, id, raw, port))
 
     def listen(self, port: int, *, backlog: int = 16, flags: int = 0, **options: int) -> int:
+        """With SO_REUSEADDR, as servers do."""
         id = self.open()
+        self._set(id, {"SO_REUSEADDR": 1, **options})
         if not flags & LISTEN_ANY_PORT:
             self.bind(id, port)
-        self._set(id, options)
         check(lib.sock_listen(self.handle, id, backlog, flags))
         return id
 
     def connect(self, port: int, address: str | None = None, *, local_port: int = 0, **options: int) -> int:
         id = self.open()
+        self._set(id, {"SO_REUSEADDR": 1, **options} if local_port else options)
         if local_port:
             self.bind(id, local_port)
-        self._set(id, options)
         check(lib.sock_connect(self.handle, id, pack_address(address or self.their), port))
         return id
 
