@@ -93,6 +93,7 @@ static inline void count(struct stack *s, enum counter c) { s->counters[c]++; }
 struct path {
     struct netif *nif;
     struct addr src, next; /* source address; next hop */
+    uint8_t tos;           /* DSCP and ECN (RFC 2474, RFC 3168 5) of what takes it: 0, unless the sender says */
 };
 /* src any: choose one. False: no route, or no address to send from. */
 bool route_find(struct stack *s, const struct addr *dst, const struct addr *src, struct path *path);
@@ -113,6 +114,7 @@ struct ip_meta {
     struct addr src, dst;
     uint32_t ip_off; /* of the IP header, in p's buffer */
     uint8_t proto;
+    uint8_t tos; /* IPv4 TOS or IPv6 traffic class: DSCP and ECN */
     uint16_t proto_at; /* where in an IPv6 packet the field stands that named the protocol */
     bool to_group; /* sent to a multicast or broadcast address, by IP or by Ethernet: no errors in answer */
 };

@@ -38,9 +38,9 @@ static void reno_acked(struct tcp *t, const struct ack_sample *a)
     }
 }
 
-static uint32_t reno_ssthresh(struct tcp *t, uint64_t now)
+static uint32_t reno_ssthresh(struct tcp *t, uint64_t now, enum cong_event why)
 {
-    (void)now;
+    (void)now, (void)why;
     t->cong_state[0] = 0;
     return half_flight(t);
 }

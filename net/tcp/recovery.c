@@ -18,7 +18,7 @@ void tcp_duplicate_ack(struct stack *s, struct tcp *t)
     count(s, C_TcpExtTCPFastRetrans);
     t->recovering = true;
     t->recover = t->snd_max;
-    t->ssthresh = t->cong->ssthresh(t, s->now);
+    t->ssthresh = t->cong->ssthresh(t, s->now, CONG_LOST);
     t->cwnd = t->ssthresh + 3u * t->mss; /* three duplicates have left the network (RFC 5681 3.2) */
     t->rexmit_now = true;
     t->rtt_timing = false;
@@ -52,7 +52,7 @@ void tcp_recovery_timeout(struct stack *s, struct tcp *t)
 {
     count(s, C_TcpExtTCPTimeouts);
     if (t->backoff == 0 && !tcp_is_connecting(&t->k)) /* a lost SYN: see established() */
-        t->ssthresh = t->cong->ssthresh(t, s->now);
+        t->ssthresh = t->cong->ssthresh(t, s->now, CONG_TIMEOUT);
     t->cwnd = t->mss;
     t->recovering = false;
     t->recover = t->snd_max; /* RFC 6582 4: duplicates of what was sent before begin no new recovery */

@@ -62,6 +62,12 @@ struct ack_sample {
     bool limited;    /* the window was what held us back when these were sent */
 };
 
+enum cong_event {
+    CONG_LOST,    /* some were lost, others arrive: fast recovery */
+    CONG_TIMEOUT, /* nothing was heard for an RTO: slow start */
+    CONG_MARKED   /* ECN: the path is about to lose some */
+};
+
 /* How much may be under way. A controller sets cwnd in init, acked and idle; when something was lost or marked it says in
  * ssthresh() which window to go on with, and recovery moves cwnd there (RFC 6937) or to one segment (after a time-out). It
  * keeps its own state in t->cong_state, zeroed before init. */
@@ -69,7 +75,8 @@ struct cong_ops {
     const char *name;
     void (*init)(struct tcp *t);                              /* the segment size is known, sending begins */
     void (*acked)(struct tcp *t, const struct ack_sample *a); /* outside of recovery: the window may grow */
-    uint32_t (*ssthresh)(struct tcp *t, uint64_t now);        /* once for each round trip in which something was lost */
+    /* Once for each round trip in which something was lost or marked. */
+    uint32_t (*ssthresh)(struct tcp *t, uint64_t now, enum cong_event why);
     void (*undo)(struct tcp *t);                 /* nothing was lost; cwnd and ssthresh are as before already */
     void (*idle)(struct tcp *t, uint64_t now);   /* nothing was sent for longer than an RTO */
     void (*release)(struct tcp *t);              /* NULL: nothing to free */
