@@ -27,6 +27,7 @@ struct stack_config {
     uint32_t rcvbuf;        /* bytes: default receive buffer of a TCP socket */
     uint32_t sndbuf;        /* bytes: default send buffer of a TCP socket */
     uint32_t flags;         /* STACK_* */
+    uint32_t ecn;           /* of TCP (RFC 3168): 0 off, 1 asks for it, 2 only where the peer asks */
 };
 
 int stack_new(struct stack **out, const struct stack_config *config, uint64_t now);
@@ -46,6 +47,11 @@ int stack_source(struct stack *s, const uint8_t *dest, uint8_t *source);
 
 /* The Internet checksum of data (RFC 1071), in host order, inverted as it stands in a header. */
 uint16_t inet_checksum(const uint8_t *data, size_t len);
+
+/* Congestion control of new TCP sockets, by name: "cubic" (at first), "reno". -ENOENT. */
+int stack_set_congestion(struct stack *s, const char *name);
+/* The name of the i-th that there is: its length, -ENOENT behind the last. */
+int stack_congestion_name(struct stack *s, unsigned i, char *name, size_t cap);
 
 /* Counters by their SNMP (nstat) names. */
 int stack_counter_count(void);

@@ -55,6 +55,7 @@
     X(TcpExtTCPTimeouts)                                                                                               \
     X(TcpExtTCPWinProbe)                                                                                               \
     X(TcpExtTCPKeepAlive)                                                                                              \
+    X(TcpExtTCPDeliveredCE) /* segments acknowledged with ECE */                                                       \
     X(TcpExtDelayedACKs)                                                                                               \
     X(TcpExtTW)                                                                                                        \
     X(TcpExtTCPTimeWaitOverflow)                                                                                       \

@@ -27,6 +27,7 @@
 
 struct sock;
 struct sock_table;
+struct cong_ops;
 struct neigh_table;
 
 struct netif {
@@ -71,6 +72,7 @@ struct stack {
     struct sock_list dirty; /* have something to send */
     struct sock_list ready; /* may have an event to report */
 
+    const struct cong_ops *cong; /* of new TCP sockets */
     uint32_t time_waits; /* connections in TIME_WAIT */
     uint16_t ip_id;
     uint32_t icmp_tokens; /* errors that may still be sent in this second (RFC 1812 4.3.2.8, RFC 4443 2.4(f)) */

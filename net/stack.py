@@ -226,6 +226,8 @@ class Stack:
         rcvbuf: int = 1 << 20,
         sndbuf: int = 1 << 20,
         any_destination: bool = False,
+        congestion: str = "cubic",
+        ecn: int = 2,
     ) -> None:
         config = ffi.new(
             "struct stack_config *",
@@ -236,11 +238,13 @@ class Stack:
                 "rcvbuf": rcvbuf,
                 "sndbuf": sndbuf,
                 "flags": self.ANY_DESTINATION if any_destination else 0,
+                "ecn": ecn,
             },
         )
         out = ffi.new("struct stack **")
         check(lib.stack_new(out, config, now))
         self.handle: Any = out[0]
+        check(lib.stack_set_congestion(self.handle, congestion.encode()), congestion)
         self.poller: Any = lib.stack_poller(self.handle)
         self.addresses: list[str] = []
 

@@ -73,6 +73,7 @@ void tcp_take_syn(struct stack *s, struct tcp *t, const struct segment *g)
     t->snd_wl1 = g->seq;
     t->snd_wl2 = t->snd_una;
     tcp_set_mss(t);
+    tcp_ecn_take_syn(s, t, g);
 }
 
 static void challenge(struct stack *s, struct tcp *t) /* RFC 5961 3.2, 4.2, 5.2; limited as in 7 */
@@ -119,7 +120,7 @@ static void syn_sent(struct stack *s, struct tcp *t, const struct segment *g, co
         return;
     }
     if (g->flags & TH_RST) {
-        if (acceptable)
+        if (acceptable && !tcp_ecn_refused(s, t))
             tcp_end(s, t, ECONNREFUSED);
         return;
     }
@@ -235,7 +236,8 @@ static void acknowledged(struct stack *s, struct tcp *t, const struct segment *g
     struct ack_sample sample = {.now = s->now, .flight = (uint32_t)seq_diff(t->snd_max, t->snd_una)};
     bytes -= fin_acked;
     if (t->rtt_timing && seq_ge(g->ack, t->rtt_seq)) {
-        tcp_rtt_sample(t, s->now - t->rtt_start);
+        sample.rtt = s->now - t->rtt_start;
+        tcp_rtt_sample(t, sample.rtt);
         t->rtt_timing = false;
     } else if (!t->rtt_timing && t->ts_ok && (int32_t)(g->tsecr - tcp_timestamp(t, t->last_sent)) >= 0 &&
                (int32_t)(tcp_timestamp(t, s->now) - g->tsecr) >= 0) {
@@ -367,6 +369,7 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
     if (t->held) /* the owner has not decided: only a RST matters */
         goto held;
     if (t->state == SYN_RECV && g->flags & TH_SYN && !(g->flags & TH_ACK) && seq_eq(g->seq, t->irs)) {
+        tcp_ecn_syn_again(t, g);
         t->snd_nxt = t->iss; /* its SYN again: our answer was lost */
         sock_mark_dirty(s, &t->k);
         goto drop;
@@ -399,6 +402,8 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
         goto drop;
     bool at_edge = seq_le(g->seq, t->last_ack_sent); /* RFC 7323 4.3 (2) */
     trim(t, g);
+    if (t->ecn)
+        tcp_ecn_input(s, t, g, m->tos);
     if (!take_ack(s, t, g, m))
         goto drop;
     if (t->ts_ok && at_edge) /* not before its ACK was believed: a forged value would shut out the peer */

@@ -127,6 +127,9 @@ bool tcp_listen_input(struct stack *s, struct tcp *l, const struct segment *g, c
     t->keep_idle = l->keep_idle;
     t->keep_interval = l->keep_interval;
     t->keep_count = l->keep_count;
+    t->cong = l->cong;
+    t->pacing_rate_max = l->pacing_rate_max;
+    k->tos = l->k.tos;
     if (tcp_prepare(s, t) < 0) {
         sock_destroy(s, k);
         return false;

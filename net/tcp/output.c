@@ -149,7 +149,7 @@ static enum reason decide(struct tcp *t, uint32_t burst, struct plan *plan)
 }
 
 /* Builds and sends it. False: no buffer, try again later. plan->len may come out smaller. */
-static bool send_segment(struct stack *s, struct tcp *t, const struct path *path, struct plan *plan)
+static bool send_segment(struct stack *s, struct tcp *t, struct path *path, struct plan *plan)
 {
     struct pbuf *p = pbuf_alloc(&s->pool, PBUF_HEADROOM + ETH_HLEN + IP6_HLEN, TCP_HLEN + TCP_OPTIONS_MAX);
     if (!p) {
@@ -191,7 +191,8 @@ static bool send_segment(struct stack *s, struct tcp *t, const struct path *path
     put32(h + TCP_SEQ, plan->seq.v);
     put32(h + TCP_ACK, plan->flags & TH_ACK ? t->rcv_nxt.v : 0);
     h[TCP_OFF] = (uint8_t)(hlen / 4 << 4);
-    h[TCP_FLAGS] = plan->flags;
+    bool new_data = plan->len && seq_ge(plan->seq, t->snd_max);
+    h[TCP_FLAGS] = (uint8_t)(plan->flags | tcp_ecn_output(t, plan->flags, new_data, &path->tos));
     put16(h + TCP_WIN, field < 65535 ? field : 65535);
     put16(h + TCP_CSUM, 0);
     put16(h + TCP_URG, 0);
@@ -249,9 +250,11 @@ void tcp_output(struct stack *s, struct sock *k)
         burst = t->mss;
     if (seq_eq(t->snd_una, t->snd_max) && t->out_bytes && t->last_sent && s->now - t->last_sent > t->rto)
         t->cong->idle(t, s->now); /* RFC 5681 4.1 */
+    uint64_t rate = tcp_pacing_rate(t);
     for (;;) {
         struct plan plan;
-        enum reason why = decide(t, burst, &plan);
+        uint32_t room = tcp_pace_room(s, t, rate);
+        enum reason why = decide(t, burst < room ? burst : room, &plan);
         if (why == NOTHING)
             break;
         if (!send_segment(s, t, &path, &plan)) {
@@ -261,9 +264,11 @@ void tcp_output(struct stack *s, struct sock *k)
             break;
         }
         sent(s, t, why, &plan);
+        tcp_paced(s, t, rate, plan.len);
     }
     /* 3.8.6.1: data waits for a window and nothing is under way that would bring an answer. */
-    if (unsent(t) && seq_eq(t->snd_una, t->snd_max) && !t->due[T_REXMT] && !t->due[T_PERSIST])
+    if (unsent(t) && seq_eq(t->snd_una, t->snd_max) && !t->due[T_REXMT] && !t->due[T_PERSIST] &&
+        !t->due[T_PACE])
         tcp_timer_set(s, t, T_PERSIST, s->now + tcp_backed_off(t));
 }
 

@@ -7,7 +7,10 @@
  *   options.c   the options of a segment, read and written
  *   queue.c     bytes to send, bytes received, bytes received out of order
  *   recovery.c  what to send again (RFC 6582)
- *   cong.c      how much may be under way: congestion control behind an interface; round-trip times (RFC 6298)
+ *   cong*.c     how much may be under way: congestion control behind an interface; round-trip times (RFC 6298)
+ *   hystart.c   when slow start is to end before it loses something (RFC 9406)
+ *   pace.c      how fast new data may leave
+ *   ecn.c       what routers mark instead of dropping (RFC 3168)
  *   timer.c     retransmission, persist, delayed ACK, keepalive, waits
  *   sockopt.c   socket options, and what can be seen from outside
  *
@@ -49,7 +52,7 @@ enum tcp_event {
     TCP_EVENTS
 };
 
-enum tcp_timer { T_REXMT, T_PERSIST, T_DELACK, T_KEEP, T_WAIT, TCP_TIMERS };
+enum tcp_timer { T_REXMT, T_PERSIST, T_DELACK, T_KEEP, T_WAIT, T_PACE, TCP_TIMERS };
 
 struct tcp;
 
@@ -73,6 +76,7 @@ enum cong_event {
  * keeps its own state in t->cong_state, zeroed before init. */
 struct cong_ops {
     const char *name;
+    bool paces; /* data is to be spread over the round trip: see pace.c */
     void (*init)(struct tcp *t);                              /* the segment size is known, sending begins */
     void (*acked)(struct tcp *t, const struct ack_sample *a); /* outside of recovery: the window may grow */
     /* Once for each round trip in which something was lost or marked. */
@@ -82,7 +86,6 @@ struct cong_ops {
     void (*release)(struct tcp *t);              /* NULL: nothing to free */
 };
 #define CONG_STATE_WORDS 12
-extern const struct cong_ops cong_reno;
 
 struct listener {
     struct tcp *first, *last; /* accept queue: children that are established, or held (LISTEN_DEFER) */
@@ -151,6 +154,16 @@ struct tcp {
     uint8_t dupacks;
     uint64_t last_sent;
     uint32_t retransmits; /* segments, in all */
+
+    /* Pacing: bytes a second, 0 for none. */
+    bool bursts;              /* the link takes segments longer than mss, and cuts them (LINK_TSO) */
+    uint64_t pacing_rate;     /* the controller's own; 0: from cwnd and srtt */
+    uint64_t pacing_rate_max; /* SO_MAX_PACING_RATE */
+    uint64_t pace_next;       /* when what was sent has had its time */
+
+    /* Explicit congestion notification: ecn.c's flags; the window was cut for marks up to here. */
+    uint8_t ecn;
+    seq_t ecn_high;
 
     uint32_t keep_idle, keep_interval; /* seconds */
     uint8_t keep_count, keep_sent;
@@ -247,6 +260,27 @@ void tcp_recovery_timeout(struct stack *s, struct tcp *t);
 
 /* cong.c */
 void tcp_rtt_sample(struct tcp *t, uint64_t rtt);
+const struct cong_ops *cong_find(const struct stack *s, const char *name); /* NULL: there is none of that name */
+int tcp_set_congestion(struct stack *s, struct tcp *t, const char *name);  /* -ENOENT */
+void cong_switch(struct tcp *t, const struct cong_ops *ops); /* to another one, in the middle of it all */
+void cong_release(struct tcp *t);
+
+/* pace.c */
+uint64_t tcp_pacing_rate(const struct tcp *t); /* bytes a second; 0: not paced */
+/* Bytes of new data that may go now: 0, or a segment at least. If some wait, T_PACE is set. */
+uint32_t tcp_pace_room(struct stack *s, struct tcp *t, uint64_t rate);
+void tcp_paced(struct stack *s, struct tcp *t, uint64_t rate, uint32_t bytes); /* they have been sent */
+
+/* ecn.c */
+void tcp_ecn_connect(struct stack *s, struct tcp *t); /* before the first SYN */
+void tcp_ecn_take_syn(struct stack *s, struct tcp *t, const struct segment *g);
+void tcp_ecn_syn_again(struct tcp *t, const struct segment *g); /* in SYN_RECV */
+/* Our SYN was reset. True: it asked for ECN, and another goes out that does not. */
+bool tcp_ecn_refused(struct stack *s, struct tcp *t);
+/* The flags that a segment carries besides its own, and its TOS. */
+unsigned tcp_ecn_output(struct tcp *t, unsigned flags, bool new_data, uint8_t *tos);
+/* An acceptable segment came, and its ACK was not looked at yet. Only where t->ecn is not 0. */
+void tcp_ecn_input(struct stack *s, struct tcp *t, const struct segment *g, unsigned tos);
 
 /* timer.c */
 void tcp_timer_init(struct tcp *t);

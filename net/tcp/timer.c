@@ -118,6 +118,9 @@ static void expired(struct stack *s, struct tcp *t, enum tcp_timer which)
     case T_WAIT:
         tcp_end(s, t, 0);
         break;
+    case T_PACE:
+        sock_mark_dirty(s, &t->k);
+        break;
     case TCP_TIMERS:
         break;
     }
