@@ -18,7 +18,8 @@ enum {
     SENDS = 4,     /* we may set ECT */
     HEARS = 8,     /* we answer CE */
     ECHO = 16,     /* CE was seen, CWR not yet: ECE on all that acknowledges */
-    SLOWED = 32,   /* CWR is due on the next new data */
+    CUT = 32,      /* the window was, for a mark in what was sent before ecn_high */
+    SLOWED = 64,   /* CWR is due on the next new data */
 };
 
 void tcp_ecn_connect(struct stack *s, struct tcp *t) { t->ecn = s->config.ecn == 1 ? ASKED : 0; }
@@ -75,14 +76,13 @@ unsigned tcp_ecn_output(struct tcp *t, unsigned flags, bool new_data, uint8_t *t
     return more;
 }
 
-/* The peer says that a packet was marked: once for each window of data, and not if a loss has already been answered in
- * it (6.1.2). */
+/* The peer says that a packet was marked: once for each window of data (6.1.2). */
 static void slow_down(struct stack *s, struct tcp *t)
 {
-    if (seq_lt(t->snd_una, t->ecn_high) || t->recovering || seq_lt(t->snd_una, t->recover))
-        return;
+    t->ecn |= CUT | SLOWED;
     t->ecn_high = t->snd_max;
-    t->ecn |= SLOWED;
+    if (t->recovering || t->backoff) /* a loss has been answered in it already */
+        return;
     t->ssthresh = t->cong->ssthresh(t, s->now, CONG_MARKED);
     if (t->cwnd > t->ssthresh)
         t->cwnd = t->ssthresh;
@@ -98,9 +98,12 @@ void tcp_ecn_input(struct stack *s, struct tcp *t, const struct segment *g, unsi
             t->ecn |= ECHO;
         }
     }
+    if (t->ecn & CUT && seq_ge(t->snd_una, t->ecn_high))
+        t->ecn &= (uint8_t)~CUT;
     if (g->flags & TH_ECE && t->ecn & SENDS && t->state != SYN_RECV && seq_ge(g->ack, t->snd_una) &&
         seq_le(g->ack, t->snd_max) && !seq_eq(t->snd_una, t->snd_max)) {
         s->counters[C_TcpExtTCPDeliveredCE] += ((uint32_t)seq_diff(g->ack, t->snd_una) + t->mss - 1) / t->mss;
-        slow_down(s, t);
+        if (!(t->ecn & CUT))
+            slow_down(s, t);
     }
 }

@@ -44,8 +44,9 @@ class Peer:
         ws: int | None = None,
         ts: int | tuple[int, int] | None = None,
         options: list[Any] | None = None,
+        tos: int = 0,
     ) -> Packet:
-        """The segment, without Ethernet. ``ts``: our value, or both."""
+        """The segment, without Ethernet. ``ts``: our value, or both; ``tos``: or the traffic class."""
         seq = self.next if seq is None else seq
         ack = self.seen if ack is None else ack
         self.win = self.win if win is None else win
@@ -70,7 +71,7 @@ class Peer:
             options=listed,
         )
         self.next = max(self.next, seq + len(data) + ("S" in flags) + ("F" in flags))
-        return self.h.ip(src=self.address) / tcp / data
+        return self.h.ip(src=self.address, **{"tos" if self.h.family == 4 else "tc": tos}) / tcp / data
 
     def rx(self, flags: str, **fields: Any) -> None:
         """A segment arrives."""
