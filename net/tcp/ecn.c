@@ -81,11 +81,7 @@ static void slow_down(struct stack *s, struct tcp *t)
 {
     t->ecn |= CUT | SLOWED;
     t->ecn_high = t->snd_max;
-    if (t->recovering || t->backoff) /* a loss has been answered in it already */
-        return;
-    t->ssthresh = t->cong->ssthresh(t, s->now, CONG_MARKED);
-    if (t->cwnd > t->ssthresh)
-        t->cwnd = t->ssthresh;
+    tcp_enter_cwr(s, t, CONG_MARKED); /* unless a loss in it has been answered already */
 }
 
 void tcp_ecn_input(struct stack *s, struct tcp *t, const struct segment *g, unsigned tos)

@@ -27,11 +27,12 @@ uint64_t tcp_pacing_rate(const struct tcp *t)
     return rate < RATE_MAX ? rate : 0;
 }
 
-uint32_t tcp_pace_room(struct stack *s, struct tcp *t, uint64_t rate)
+uint32_t tcp_pace_room(struct stack *s, struct tcp *t, uint32_t burst)
 {
+    uint64_t rate = tcp_unsent(t) ? tcp_pacing_rate(t) : 0, debt = 0;
     if (!rate)
-        return UINT32_MAX;
-    uint64_t quantum = rate / (SECOND / QUANTUM), debt = 0;
+        return burst;
+    uint64_t quantum = rate / (SECOND / QUANTUM);
     if (quantum < 2u * t->mss)
         quantum = 2u * t->mss;
     if (t->pace_next > s->now) {
@@ -40,14 +41,14 @@ uint32_t tcp_pace_room(struct stack *s, struct tcp *t, uint64_t rate)
         debt = (t->pace_next - s->now) * rate / SECOND;
     }
     if (debt < quantum && quantum - debt >= t->mss)
-        return (uint32_t)(quantum - debt);
-    if (t->out_bytes > (uint32_t)seq_diff(t->snd_nxt, t->snd_una))
-        tcp_timer_set(s, t, T_PACE, t->pace_next);
+        return quantum - debt < burst ? (uint32_t)(quantum - debt) : burst;
+    tcp_timer_set(s, t, T_PACE, t->pace_next);
     return 0;
 }
 
-void tcp_paced(struct stack *s, struct tcp *t, uint64_t rate, uint32_t bytes)
+void tcp_paced(struct stack *s, struct tcp *t, uint32_t bytes)
 {
+    uint64_t rate = bytes ? tcp_pacing_rate(t) : 0;
     if (!rate)
         return;
     /* A wake-up that came late, by less than a quantum, is made up for; a pause is not. */

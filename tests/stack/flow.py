@@ -52,7 +52,8 @@ def constant(value: int) -> Callable[[int], int]:
 
 
 class Flow:
-    """``lose``: numbers of data segments, counted as they leave, that never arrive; ``mark``: that arrive with CE."""
+    """``lose``: numbers of data segments, counted as they leave, that never arrive; ``mark``: that arrive with CE.
+    ``outage``: from when to when nothing arrives at all."""
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class Flow:
         queue: int = 1 << 30,
         lose: Container[int] = (),
         mark: Container[int] = (),
+        outage: tuple[str, str] = ("0s", "0s"),
         ecn: bool = False,
         delayed: bool = True,
         **options: int,
@@ -72,6 +74,7 @@ class Flow:
         self.h, self.mss, self.lose, self.mark, self.ecn = h, mss, lose, mark, ecn
         self.rtt = rtt if callable(rtt) else constant(ns(rtt))
         self.rate, self.queue, self.delayed = rate, queue, delayed
+        self.outage = range(ns(outage[0]), ns(outage[1]))
         self.log: list[Point] = []
         self.sent: list[Segment] = []
         self.dropped = 0
@@ -134,7 +137,7 @@ class Flow:
                     self.dropped += 1
                     continue
                 leaves = self._free_at = max(self._free_at, h.now) + (length + 54) * 10**9 // self.rate
-            if number not in self.lose:
+            if number not in self.lose and self.now not in self.outage:
                 ce = 3 if number in self.mark and frame[15] & 3 else 0
                 heapq.heappush(self._due, (leaves + self.rtt(self.now), number, seq, length, ce | frame[47] & CWR))
 

@@ -112,8 +112,8 @@ def test_the_decrease(harness):
     for _ in range(3):
         p.rx("A", ack=1)
     h.frames()
-    assert h.info(c).ssthresh == 7000
-    p.rx("A", ack=10_001)
+    assert h.info(c).ssthresh == 12_000 * 7 // 10  # limited transmit had let two more go
+    p.rx("A", ack=12_001)
     h.frames()
 
 
@@ -151,12 +151,13 @@ def test_no_fast_convergence_above(harness):
 
 def test_after_a_timeout(harness):
     """RFC 9438 4.8: slow start to ssthresh, then K is 0 and W_max the window at which that ended"""
-    f = Flow(harness(queue=65536), rtt="100ms", lose=range(100, 205))
+    f = Flow(harness(queue=65536), rtt="100ms", outage=("500ms", "900ms"))
     f.run("6s")
     lowest = min(range(len(f.log)), key=lambda i: f.log[i].cwnd)
     at = next(i for i in range(lowest, len(f.log)) if f.log[i].cwnd >= f.log[i].ssthresh) + 1
     cwnd = f.log[at - 1].cwnd / MSS
-    assert cwnd == pytest.approx(105 * BETA, abs=1)
+    assert f.h.counted("TcpExtTCPTimeouts") > 0
+    assert cwnd == f.log[at].ssthresh / MSS
     model = Model(start=f.log[at].time / 1e9, cwnd=cwnd, w_max=cwnd, prior=2 * cwnd)
     assert compare(f, at, model, 0.1) > 500
     f.finish()

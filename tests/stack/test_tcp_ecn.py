@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from .flow import Flow
@@ -311,7 +313,7 @@ def test_a_marking_path(harness):
     f = Flow(harness(ecn=1, queue=65536), rtt="50ms", ecn=True, mark={150, 700, 1400})
     f.run("3s")
     ssthresh = [p.ssthresh for p in f.log]
-    cuts = [(a, b) for a, b in zip(ssthresh, ssthresh[1:], strict=False) if a != b]
+    cuts = [(a, b) for a, b in pairwise(ssthresh) if a != b]
     assert len(cuts) == 3
     assert sum(bool(s.flags & 0x80) for s in f.sent) == 3
     assert f.h.info(f.id).retransmits == 0
