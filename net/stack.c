@@ -72,6 +72,7 @@ int stack_new(struct stack **out, const struct stack_config *config, uint64_t no
 void stack_free(struct stack *s)
 {
     sock_table_free(s);
+    cong_scripts_free(s);
     neigh_free(s);
     for (unsigned i = 0; i < s->nnetifs; i++)
         link_free(s->netifs[i].link);

@@ -29,6 +29,7 @@
 struct sock;
 struct sock_table;
 struct cong_ops;
+struct cong_scripts;
 struct neigh_table;
 
 struct netif {
@@ -75,6 +76,7 @@ struct stack {
     struct sent_pool sent;  /* records of what TCP has under way */
 
     const struct cong_ops *cong; /* of new TCP sockets */
+    struct cong_scripts *scripts; /* controllers registered from outside; NULL: none */
     uint32_t time_waits; /* connections in TIME_WAIT */
     uint16_t ip_id;
     uint32_t icmp_tokens; /* errors that may still be sent in this second (RFC 1812 4.3.2.8, RFC 4443 2.4(f)) */
@@ -90,6 +92,10 @@ static inline void stack_set_now(struct stack *s, uint64_t now)
     if (now > s->now)
         s->now = now;
 }
+
+/* --- congestion control from outside (tcp/cong_script.c) --- */
+bool cong_rounds_waiting(const struct stack *s);
+void cong_scripts_free(struct stack *s);
 
 static inline void count(struct stack *s, enum counter c) { s->counters[c]++; }
 

@@ -7,25 +7,24 @@
 static const struct cong_ops *const built_in[] = {&cong_cubic, &cong_reno};
 #define BUILT_IN (sizeof built_in / sizeof *built_in)
 
+static const struct cong_ops *nth(const struct stack *s, unsigned i)
+{
+    return i < BUILT_IN ? built_in[i] : cong_script(s, i - BUILT_IN);
+}
+
 const struct cong_ops *cong_find(const struct stack *s, const char *name)
 {
-    (void)s;
-    for (size_t i = 0; i < BUILT_IN; i++)
-        if (!strcmp(built_in[i]->name, name))
-            return built_in[i];
+    const struct cong_ops *ops;
+    for (unsigned i = 0; (ops = nth(s, i)); i++)
+        if (!strcmp(ops->name, name))
+            return ops;
     return NULL;
 }
 
-int stack_congestion_name(struct stack *s, unsigned i, char *name, size_t cap)
+const char *stack_congestion_name(struct stack *s, unsigned i)
 {
-    (void)s;
-    if (i >= BUILT_IN)
-        return -ENOENT;
-    size_t len = strlen(built_in[i]->name);
-    if (len >= cap)
-        return -EINVAL;
-    memcpy(name, built_in[i]->name, len + 1);
-    return (int)len;
+    const struct cong_ops *ops = nth(s, i);
+    return ops ? ops->name : NULL;
 }
 
 int stack_set_congestion(struct stack *s, const char *name)

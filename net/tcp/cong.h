@@ -21,6 +21,9 @@ uint32_t cong_slow_start_bytes(const struct tcp *t, uint32_t acked);
 /* Open the window in slow start, up to ssthresh and no further. */
 void cong_slow_start(struct tcp *t, uint32_t bytes);
 
+/* cong_script.c: controllers registered from outside. NULL: there is no i-th. */
+const struct cong_ops *cong_script(const struct stack *s, unsigned i);
+
 /* hystart.c: when the first slow start is to end, before it overruns the path (RFC 9406). */
 struct hystart {
     seq_t round_end;    /* windowEnd: a round is over when this is acknowledged */

@@ -13,8 +13,8 @@ The peer answers every second segment, and at once what is out of order, without
 
 from __future__ import annotations
 
-import heapq
 import struct
+from collections import deque
 from collections.abc import Callable, Container
 from typing import NamedTuple
 
@@ -68,6 +68,7 @@ class Flow:
         outage: tuple[str, str] = ("0s", "0s"),
         ecn: bool = False,
         delayed: bool = True,
+        events: bool = True,
         **options: int,
     ) -> None:
         assert h.family == 4
@@ -75,11 +76,13 @@ class Flow:
         self.rtt = rtt if callable(rtt) else constant(ns(rtt))
         self.rate, self.queue, self.delayed = rate, queue, delayed
         self.outage = range(ns(outage[0]), ns(outage[1]))
+        self.events = events
         self.log: list[Point] = []
         self.sent: list[Segment] = []
         self.dropped = 0
+        self._last = 0  # arrival: the path keeps the order
         self._free_at = 0  # when the bottleneck has sent all that it holds
-        self._due: list[tuple[int, int, int, int, int]] = []  # arrivals: time, order, seq, len, ecn
+        self._due: deque[tuple[int, int, int, int]] = deque()  # arrivals: time, seq, len, ecn
         self._next, self._held = 1, {}  # of the receiver
         self._owed, self._echo, self._arrived = 0, False, 0
         self.id = h.connect(80, local_port=50000, **options)
@@ -106,6 +109,8 @@ class Flow:
                 while lib.sock_send(h.handle, self.id, CHUNK, len(CHUNK)) == len(CHUNK):
                     pass
             deadline = h.stack.run(h.now)
+            if self.events and h.stack.events(4):  # what a controller answered
+                deadline = h.stack.run(h.now)
             self._depart()
             due = min(deadline, self._due[0][0] if self._due else end, end)
             if due >= end and (not self._due or self._due[0][0] > end):
@@ -113,7 +118,7 @@ class Flow:
                 return self
             h.now = max(h.now, due)
             while self._due and self._due[0][0] <= h.now:
-                self._arrive(*heapq.heappop(self._due)[2:])
+                self._arrive(*self._due.popleft()[1:])
 
     def write(self, length: int) -> None:
         """The application writes so much, and no more until told."""
@@ -124,11 +129,11 @@ class Flow:
     def _depart(self) -> None:
         h = self.h
         for frame, gso in h.link.drain():
-            assert not gso
             length = struct.unpack_from("!H", frame, 16)[0] - 20 - (frame[46] >> 4) * 4
             if not length:
                 continue
             seq = (struct.unpack_from("!I", frame, 38)[0] - self.iss) % 2**32
+            assert gso or length <= self.mss
             self.sent.append(Segment(self.now, seq, length, frame[47], frame[15] & 3))
             number, leaves = len(self.sent) - 1, h.now
             if self.rate:
@@ -139,7 +144,8 @@ class Flow:
                 leaves = self._free_at = max(self._free_at, h.now) + (length + 54) * 10**9 // self.rate
             if number not in self.lose and self.now not in self.outage:
                 ce = 3 if number in self.mark and frame[15] & 3 else 0
-                heapq.heappush(self._due, (leaves + self.rtt(self.now), number, seq, length, ce | frame[47] & CWR))
+                self._last = max(self._last, leaves + self.rtt(self.now))
+                self._due.append((self._last, seq, length, ce | frame[47] & CWR))
 
     # --- the peer; its answer is there at once, for the whole round trip was on the way to it ---
 
