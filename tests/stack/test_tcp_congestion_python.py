@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import runpy
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from libos.net.stack import Link
 from .flow import Flow
 from .harness import START, fails
 
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 MSS = 1000
 
 
@@ -281,3 +284,14 @@ def test_the_same_each_time(harness):
         return rounds, log, sent
 
     assert once() == once()
+
+
+def test_the_example(harness):
+    """A controller that watches the delay: the path is full, and its queue nearly empty"""
+    example = runpy.run_path(str(EXAMPLES / "congestion.py"))
+    f = Flow(registered(harness, example["Delay"], sndbuf=4 << 20), rtt="50ms", rate=2_500_000)
+    f.run("4s")
+    last = [s for s in f.sent if s.time > f.now - 500_000_000]
+    assert sum(s.len for s in last) == pytest.approx(2_500_000 / 2, rel=0.1)
+    assert 50_000_000 < f.h.info(f.id).srtt < 60_000_000
+    f.finish()
