@@ -226,6 +226,10 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     sockets: Annotated[int, Meta(ge=16, le=1 << 20, description="16 to 1048576")] = 65536
     rcvbuf: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(1 << 20)
     sndbuf: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(1 << 20)
+    congestion: Annotated[Literal["cubic", "reno"], Meta(description="cubic or reno")] = "cubic"
+    ecn: Annotated[
+        int, Meta(ge=0, le=2, description="0 (off), 1 (asked for) or 2 (only where the peer asks), as net.ipv4.tcp_ecn")
+    ] = 2
     seed: Annotated[int | None, Meta(description="a number; the same one makes the same choices")] = None
 
 

@@ -146,6 +146,8 @@ class Machine:
             sockets=config.sockets,
             rcvbuf=config.rcvbuf,
             sndbuf=config.sndbuf,
+            congestion=config.congestion,
+            ecn=config.ecn,
         )
         undo.callback(self.stack.close)
         self._link = self._wrapped(self._open_link(undo), undo)

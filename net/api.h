@@ -27,6 +27,7 @@ struct stack_config {
     uint32_t rcvbuf;        /* bytes: default receive buffer of a TCP socket */
     uint32_t sndbuf;        /* bytes: default send buffer of a TCP socket */
     uint32_t flags;         /* STACK_* */
+    uint32_t ecn;           /* of TCP (RFC 3168): 0 off, 1 asks for it, 2 only where the peer asks */
 };
 
 int stack_new(struct stack **out, const struct stack_config *config, uint64_t now);
@@ -46,6 +47,39 @@ int stack_source(struct stack *s, const uint8_t *dest, uint8_t *source);
 
 /* The Internet checksum of data (RFC 1071), in host order, inverted as it stands in a header. */
 uint16_t inet_checksum(const uint8_t *data, size_t len);
+
+/* Congestion control of new TCP sockets, by name: "cubic" (at first), "reno". -ENOENT. */
+int stack_set_congestion(struct stack *s, const char *name);
+const char *stack_congestion_name(struct stack *s, unsigned i); /* of the i-th that there is; NULL behind the last */
+
+/* A controller outside of C (see tcp/cong_script.c), from now on known by this name. beta: thousandths of the window that
+ * remain after a loss, 100 to 1000. Its index; -EEXIST, -EINVAL, -ENOSPC. */
+int stack_cong_register(struct stack *s, const char *name, unsigned beta);
+
+#define CONG_ROUND_FIRST 1      /* of this connection */
+#define CONG_ROUND_ENDED 2      /* the connection has; the figures are not complete */
+#define CONG_ROUND_LIMITED 4    /* the window was what held the sender back */
+#define CONG_ROUND_SLOW_START 8 /* it still grows by itself */
+#define CONG_ROUND_LOST 16      /* since the last report: something was lost, and the window cut */
+#define CONG_ROUND_TIMEOUT 32
+#define CONG_ROUND_MARKED 64 /* by ECN, and the window cut */
+
+struct cong_round {
+    int64_t id;          /* the socket's */
+    uint32_t controller; /* its index */
+    uint32_t flags;      /* CONG_ROUND_* */
+    uint64_t now, duration;
+    uint64_t rtt_min, rtt_last; /* of those measured in this round; 0: none was */
+    uint64_t srtt;
+    uint32_t acked, retransmits; /* bytes acknowledged; segments sent again */
+    uint32_t cwnd, flight, mss;
+};
+/* The event id 0 with EV_READ says that there are some. At most max; how many. */
+int stack_cong_rounds(struct stack *s, struct cong_round *out, unsigned max);
+/* cwnd in bytes, 0: as it is; the first one ends slow start. It counts for nothing while losses are being mended.
+ * pacing_rate in bytes/s, 0: by cwnd and RTT. -EBADF: the connection has ended. */
+int stack_cong_answer(struct stack *s, int64_t id, uint32_t cwnd, uint64_t pacing_rate);
+int stack_cong_fallback(struct stack *s, int64_t id); /* its controller has failed: CUBIC goes on */
 
 /* Counters by their SNMP (nstat) names. */
 int stack_counter_count(void);

@@ -76,6 +76,7 @@
     X(TcpExtTCPTimeouts)                                                                                               \
     X(TcpExtTCPWinProbe)                                                                                               \
     X(TcpExtTCPKeepAlive)                                                                                              \
+    X(TcpExtTCPDeliveredCE) /* segments acknowledged with ECE */                                                       \
     X(TcpExtDelayedACKs)                                                                                               \
     X(TcpExtTW)                                                                                                        \
     X(TcpExtTWRecycled) /* a TIME-WAIT cut short for a new connection (RFC 6191) */                                    \

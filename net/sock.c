@@ -94,13 +94,17 @@ struct sock *sock_new(struct stack *s, size_t size, const struct sock_ops *ops, 
     return k;
 }
 
-struct sock *sock_find(struct stack *s, int64_t id)
+struct sock *sock_find_any(struct stack *s, int64_t id)
 {
     struct sock_table *t = s->socks;
     uint32_t slot = (uint32_t)id & SLOT_MASK;
-    if (id < 0 || slot >= t->cap || !t->slots[slot] || t->slots[slot]->id != id || t->slots[slot]->orphan)
-        return NULL;
-    return t->slots[slot];
+    return id >= 0 && slot < t->cap && t->slots[slot] && t->slots[slot]->id == id ? t->slots[slot] : NULL;
+}
+
+struct sock *sock_find(struct stack *s, int64_t id)
+{
+    struct sock *k = sock_find_any(s, id);
+    return k && !k->orphan ? k : NULL;
 }
 
 static void list_remove(struct sock_list *list, struct sock *k, size_t node)
@@ -197,6 +201,8 @@ unsigned sock_collect_events(struct stack *s, uint64_t *out, unsigned max)
 {
     struct sock *last = s->ready.tail;
     unsigned n = 0;
+    if (max && cong_rounds_waiting(s))
+        out[n++] = s->poller.base | EV_READ; /* of id 0, which is no socket's: the stack's own */
     for (struct sock *k = s->ready.head, *next; k && n < max; k = next) {
         next = k == last ? NULL : k->ready.next;
         unsigned mask = events_of(k);

@@ -63,6 +63,14 @@ static int write_linger(struct stack *s, struct sock *k, const void *buf, size_t
     return 0;
 }
 
+static int set_tos(struct stack *s, struct sock *k, int64_t value)
+{
+    if (value < -1 || value > 255)
+        return -EINVAL;
+    k->tos = value < 0 ? 0 : (uint8_t)value; /* ipv6(7): -1 is the default. Of TCP the ECN bits are its own: ecn.c */
+    return 0;
+}
+
 static void keepalive_changed(struct stack *s, struct sock *k) { tcp_keepalive_restart(s, tcp_of(k)); }
 
 static const struct sockopt common_rows[] = {
@@ -89,6 +97,8 @@ static const struct sockopt common_rows[] = {
     {SOL_SOCKET, SO_SNDBUF, OPT_DGRAM, .get = get_udp_buffer, .set = set_nothing},
     {SOL_SOCKET, SO_LINGER, OPT_ANY, .read = read_linger, .write = write_linger},
     {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, OPT_ANY | OPT_SWITCH, OPT_FIELD(struct sock, bind_no_port)},
+    {IPPROTO_IP, IP_TOS, OPT_ANY | OPT_INHERIT, OPT_FIELD(struct sock, tos), .set = set_tos},
+    {IPPROTO_IPV6, IPV6_TCLASS, OPT_ANY | OPT_INHERIT, OPT_FIELD(struct sock, tos), .set = set_tos},
     {IPPROTO_IPV6, IPV6_V6ONLY, OPT_ANY, .get = get_v6only, .set = set_v6only},
 };
 

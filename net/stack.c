@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 
 #include "net/ip/neigh.h"
-#include "net/tcp/tcp.h"
+#include "net/tcp/cong.h"
 
 #define LOOPBACK_QUEUE 4096
 
@@ -48,6 +48,7 @@ int stack_new(struct stack **out, const struct stack_config *config, uint64_t no
     s->poller.run = poller_run;
     s->poller.events = poller_events;
     s->now = now;
+    s->cong = &cong_cubic;
     s->rng.state = config->seed[0];
     s->key[0] = rng_next(&s->rng) ^ config->seed[1];
     s->key[1] = rng_next(&s->rng);
@@ -71,6 +72,7 @@ int stack_new(struct stack **out, const struct stack_config *config, uint64_t no
 void stack_free(struct stack *s)
 {
     sock_table_free(s);
+    cong_scripts_free(s);
     neigh_free(s);
     for (unsigned i = 0; i < s->nnetifs; i++)
         link_free(s->netifs[i].link);

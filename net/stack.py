@@ -14,6 +14,7 @@ from typing import Any
 
 from libos._native import ffi, lib
 from libos.errors import check
+from libos.net.congestion import Controllers, Factory
 from libos.net.link.impairment import Impairment
 from libos.rand import Rng
 
@@ -234,6 +235,8 @@ class Stack:
         rcvbuf: int = 1 << 20,
         sndbuf: int = 1 << 20,
         any_destination: bool = False,
+        congestion: str = "cubic",
+        ecn: int = 2,
     ) -> None:
         config = ffi.new(
             "struct stack_config *",
@@ -244,6 +247,7 @@ class Stack:
                 "rcvbuf": rcvbuf,
                 "sndbuf": sndbuf,
                 "flags": self.ANY_DESTINATION if any_destination else 0,
+                "ecn": ecn,
             },
         )
         out = ffi.new("struct stack **")
@@ -251,6 +255,12 @@ class Stack:
         self.handle: Any = out[0]
         self.poller: Any = lib.stack_poller(self.handle)
         self.addresses: list[str] = []
+        self.controllers = Controllers(self.handle)
+        try:
+            self.set_congestion_control(congestion)
+        except OSError:
+            self.close()
+            raise
 
     @classmethod
     def view(cls, handle: Any) -> Stack:
@@ -286,7 +296,28 @@ class Stack:
         """By hand: what is to be reported, as (socket id, mask)."""
         raw = ffi.new("uint64_t[]", most)
         n = lib.stack_events(self.handle, raw, most)
-        return [(word >> 16, word & 0xFFFF) for word in ffi.unpack(raw, n)] if n else []
+        events = [(word >> 16, word & 0xFFFF) for word in ffi.unpack(raw, n)] if n else []
+        if events and events[0][0] == 0:  # the stack's own: round trips have ended
+            self.controllers.consult()
+            del events[0]
+        return events
+
+    def congestion_controls(self) -> list[str]:
+        """The names of all that can be chosen with ``TCP_CONGESTION``."""
+        names, i = [], 0
+        while name := lib.stack_congestion_name(self.handle, i):
+            names.append(ffi.string(name).decode())
+            i += 1
+        return names
+
+    def set_congestion_control(self, name: str) -> None:
+        """For TCP sockets from now on. Raises ``FileNotFoundError``."""
+        check(lib.stack_set_congestion(self.handle, name.encode()), name)
+
+    def register_congestion_control(self, name: str, factory: Factory, *, beta: float = 0.7) -> None:
+        """Congestion control in Python, see :mod:`libos.net.congestion`. ``factory`` makes the controller of one
+        connection; ``beta``, 0.1 to 1, of the window remains after a loss."""
+        self.controllers.register(name, factory, beta)
 
     def counters(self) -> dict[str, int]:
         """All counters by their SNMP (``nstat``) names."""

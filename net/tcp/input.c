@@ -74,6 +74,7 @@ void tcp_take_syn(struct stack *s, struct tcp *t, const struct segment *g)
     t->snd_wl1 = g->seq;
     t->snd_wl2 = t->snd_una;
     tcp_set_mss(t);
+    tcp_ecn_take_syn(s, t, g);
 }
 
 /* Not more than one answer in a while to what may be forged, or an answer itself. */
@@ -131,7 +132,7 @@ static void syn_sent(struct stack *s, struct tcp *t, const struct segment *g, co
         return;
     }
     if (g->flags & TH_RST) {
-        if (acceptable)
+        if (acceptable && !tcp_ecn_refused(s, t))
             tcp_end(s, t, ECONNREFUSED);
         return;
     }
@@ -370,6 +371,7 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
     if (t->held) /* the owner has not decided: only a RST matters */
         goto held;
     if (t->state == SYN_RECV && g->flags & TH_SYN && !(g->flags & TH_ACK) && seq_eq(g->seq, t->irs)) {
+        tcp_ecn_syn_again(t, g);
         t->snd_nxt = t->iss; /* its SYN again: our answer was lost */
         sock_mark_dirty(s, &t->k);
         goto drop;
@@ -402,6 +404,8 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
         goto drop;
     bool at_edge = seq_le(g->seq, t->last_ack_sent); /* RFC 7323 4.3 (2) */
     trim(s, t, g);
+    if (t->ecn)
+        tcp_ecn_input(s, t, g, m->tos);
     if (!take_ack(s, t, g, m))
         goto drop;
     if (t->ts_ok && at_edge) /* not before its ACK was believed: a forged value would shut out the peer */

@@ -172,7 +172,7 @@ static enum reason decide(struct stack *s, struct tcp *t, uint32_t burst, struct
         }
         /* There is data, and room for it with the peer and on the path. */
         plan->seq = t->snd_nxt;
-        plan->len = sendable(t, plan->mss, burst);
+        plan->len = sendable(t, plan->mss, tcp_pace_room(s, t, burst));
         if (plan->len) {
             if (plan->len == tcp_unsent(t)) {
                 plan->flags |= TH_PSH;
@@ -201,7 +201,7 @@ static enum reason decide(struct stack *s, struct tcp *t, uint32_t burst, struct
 }
 
 /* Builds and sends it. False: no buffer, try again later. plan->len may come out smaller. */
-static bool send_segment(struct stack *s, struct tcp *t, const struct path *path, struct plan *plan)
+static bool send_segment(struct stack *s, struct tcp *t, struct path *path, struct plan *plan)
 {
     struct pbuf *p = pbuf_alloc(&s->pool, PBUF_HEADROOM + ETH_HLEN + IP6_HLEN, TCP_HLEN + TCP_OPTIONS_MAX);
     if (!p) {
@@ -244,7 +244,8 @@ static bool send_segment(struct stack *s, struct tcp *t, const struct path *path
     put32(h + TCP_SEQ, plan->seq.v);
     put32(h + TCP_ACK, plan->flags & TH_ACK ? t->rcv_nxt.v : 0);
     h[TCP_OFF] = (uint8_t)(hlen / 4 << 4);
-    h[TCP_FLAGS] = plan->flags;
+    bool new_data = plan->len && seq_ge(plan->seq, t->snd_max);
+    h[TCP_FLAGS] = (uint8_t)(plan->flags | tcp_ecn_output(t, plan->flags, new_data, &path->tos));
     put16(h + TCP_WIN, field < 65535 ? field : 65535);
     put16(h + TCP_CSUM, 0);
     put16(h + TCP_URG, 0);
@@ -334,12 +335,14 @@ void tcp_output(struct stack *s, struct sock *k)
             break;
         }
         sent(s, t, why, &plan);
+        tcp_paced(s, t, plan.len);
         probing |= why == SEND_DATA || why == SEND_FIN;
     }
     if (probing)
         tcp_probe_schedule(s, t);
     /* 3.8.6.1: data waits for a window and nothing is under way that would bring an answer. */
-    if (tcp_unsent(t) && seq_eq(t->snd_una, t->snd_max) && !t->due[T_REXMT] && !t->due[T_PERSIST])
+    if (tcp_unsent(t) && seq_eq(t->snd_una, t->snd_max) && !t->due[T_REXMT] && !t->due[T_PERSIST] &&
+        !t->due[T_PACE])
         tcp_timer_set(s, t, T_PERSIST, s->now + tcp_backed_off(t));
 }
 

@@ -144,6 +144,7 @@ static void tcp_release(struct stack *s, struct sock *k)
     if (t->state == TIME_WAIT)
         s->time_waits--;
     uncount_orphan(s, t);
+    cong_release(t);
     tcp_queues_clear(s, t);
 }
 
@@ -159,7 +160,7 @@ struct sock *tcp_open(struct stack *s, int family, int *error)
     t->in_limit = s->config.rcvbuf;
     t->out_limit = s->config.sndbuf;
     t->rto = TCP_RTO_INITIAL;
-    t->cong = &cong_reno;
+    t->cong = s->cong;
     t->keep_idle = 7200;
     t->keep_interval = 75;
     t->keep_count = 9;
@@ -186,6 +187,7 @@ int tcp_prepare(struct stack *s, struct tcp *t)
         return -ENETUNREACH;
     t->k.local = path.src;
     t->mtu = path.nif->link->mtu;
+    t->bursts = path.nif->link->caps & LINK_TSO;
     for (t->shift_in = 0; t->shift_in < 14 && (uint64_t)65535 << t->shift_in < t->in_limit;)
         t->shift_in++;
     return 0;
@@ -254,6 +256,7 @@ int tcp_connect(struct stack *s, struct tcp *t, const struct addr *addr, unsigne
         count(s, C_TcpExtTWRecycled);
         tcp_end(s, tcp_of(old), 0);
     }
+    tcp_ecn_connect(s, t);
     tcp_start(s, t);
     tcp_on(s, t, ON_CONNECT);
     count(s, C_TcpActiveOpens);

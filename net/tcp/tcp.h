@@ -11,7 +11,10 @@
  *   scoreboard.c what was sent, and what became of it
  *   recovery.c  what an acknowledgement means: what is lost, how much may be under way
  *   rack.c      losses found by time, and tail loss probes (RFC 8985)
- *   cong.c      how much may be under way: congestion control behind an interface; round-trip times (RFC 6298)
+ *   cong*.c     how much may be under way: congestion control behind an interface; round-trip times (RFC 6298)
+ *   hystart.c   when slow start is to end before it loses something (RFC 9406)
+ *   pace.c      how fast new data may leave
+ *   ecn.c       what routers mark instead of dropping (RFC 3168)
  *   timer.c     retransmission, persist, delayed ACK, keepalive, waits
  *   sockopt.c   socket options
  *   info.c      what can be seen from outside: TCP_INFO
@@ -55,7 +58,7 @@ enum tcp_event {
     TCP_EVENTS
 };
 
-enum tcp_timer { T_REXMT, T_REO, T_PTO, T_PERSIST, T_DELACK, T_KEEP, T_WAIT, TCP_TIMERS };
+enum tcp_timer { T_REXMT, T_REO, T_PTO, T_PERSIST, T_DELACK, T_KEEP, T_WAIT, T_PACE, TCP_TIMERS };
 
 /* Of the sender, by Linux's numbers (tcpi_ca_state); see recovery.c. */
 enum ca_state { CA_OPEN, CA_DISORDER, CA_CWR, CA_RECOVERY, CA_LOSS };
@@ -77,20 +80,27 @@ struct ack_sample {
     bool limited;    /* the window was what held us back when these were sent */
 };
 
+enum cong_event {
+    CONG_LOST,    /* some were lost, others arrive: fast recovery */
+    CONG_TIMEOUT, /* nothing was heard for an RTO: slow start */
+    CONG_MARKED   /* ECN: the path is about to lose some */
+};
+
 /* How much may be under way. A controller sets cwnd in init, acked and idle; when something was lost or marked it says in
  * ssthresh() which window to go on with, and recovery moves cwnd there (RFC 6937) or to one segment (after a time-out). It
  * keeps its own state in t->cong_state, zeroed before init. */
 struct cong_ops {
     const char *name;
+    bool paces; /* data is to be spread over the round trip: see pace.c */
     void (*init)(struct tcp *t);                              /* the segment size is known, sending begins */
     void (*acked)(struct tcp *t, const struct ack_sample *a); /* outside of recovery: the window may grow */
-    uint32_t (*ssthresh)(struct tcp *t, uint64_t now);        /* once for each round trip in which something was lost */
+    /* Once for each round trip in which something was lost or marked. */
+    uint32_t (*ssthresh)(struct tcp *t, uint64_t now, enum cong_event why);
     void (*undo)(struct tcp *t);                 /* nothing was lost; cwnd and ssthresh are as before already */
     void (*idle)(struct tcp *t, uint64_t now);   /* nothing was sent for longer than an RTO */
     void (*release)(struct tcp *t);              /* NULL: nothing to free */
 };
 #define CONG_STATE_WORDS 12
-extern const struct cong_ops cong_reno;
 
 struct listener {
     struct tcp *first, *last; /* accept queue: children that are established, or held (LISTEN_DEFER) */
@@ -187,6 +197,16 @@ struct tcp {
     uint32_t segs_in, segs_out, data_segs_in, data_segs_out;
     uint64_t bytes_acked, bytes_received, bytes_retrans;
     uint64_t last_data; /* when some came */
+
+    /* Pacing: bytes a second, 0 for none. */
+    bool bursts;              /* the link takes segments longer than mss, and cuts them (LINK_TSO) */
+    uint64_t pacing_rate;     /* the controller's own; 0: from cwnd and srtt */
+    uint64_t pacing_rate_max; /* SO_MAX_PACING_RATE */
+    uint64_t pace_next;       /* when what was sent has had its time */
+
+    /* Explicit congestion notification: ecn.c's flags; the window was cut for marks up to here. */
+    uint8_t ecn;
+    seq_t ecn_high;
 
     uint16_t keep_idle, keep_interval; /* seconds */
     uint8_t keep_count, keep_sent;
@@ -339,7 +359,7 @@ static inline uint32_t tcp_unsent(const struct tcp *t)
 /* snd_una has just moved by `acked` (0: not), and g may have SACK blocks, or be a duplicate. */
 void tcp_recovery_acked(struct stack *s, struct tcp *t, const struct segment *g, uint32_t acked, bool duplicate);
 void tcp_recovery_timeout(struct stack *s, struct tcp *t);
-void tcp_enter_cwr(struct stack *s, struct tcp *t); /* ECN: the window is to shrink, nothing is lost */
+void tcp_enter_cwr(struct stack *s, struct tcp *t, enum cong_event why); /* ECN: the window is to shrink, nothing is lost */
 /* All that is under way is to be sent again (in other segments), and that is no sign of congestion. */
 void tcp_resend_all(struct stack *s, struct tcp *t);
 
@@ -357,6 +377,27 @@ bool tcp_probe_acked(struct stack *s, struct tcp *t, const struct delivery *d); 
 
 /* cong.c */
 void tcp_rtt_sample(struct tcp *t, uint64_t rtt);
+const struct cong_ops *cong_find(const struct stack *s, const char *name); /* NULL: there is none of that name */
+int tcp_set_congestion(struct stack *s, struct tcp *t, const char *name);  /* -ENOENT */
+void cong_switch(struct tcp *t, const struct cong_ops *ops); /* to another one, in the middle of it all */
+void cong_release(struct tcp *t);
+
+/* pace.c */
+uint64_t tcp_pacing_rate(const struct tcp *t); /* bytes a second; 0: not paced */
+/* Bytes of new data that may go now, `burst` at most: 0, or a segment at least. If more wait, T_PACE is set. */
+uint32_t tcp_pace_room(struct stack *s, struct tcp *t, uint32_t burst);
+void tcp_paced(struct stack *s, struct tcp *t, uint32_t bytes); /* they have been sent */
+
+/* ecn.c */
+void tcp_ecn_connect(struct stack *s, struct tcp *t); /* before the first SYN */
+void tcp_ecn_take_syn(struct stack *s, struct tcp *t, const struct segment *g);
+void tcp_ecn_syn_again(struct tcp *t, const struct segment *g); /* in SYN_RECV */
+/* Our SYN was reset. True: it asked for ECN, and another goes out that does not. */
+bool tcp_ecn_refused(struct stack *s, struct tcp *t);
+/* The flags that a segment carries besides its own, and its TOS. */
+unsigned tcp_ecn_output(struct tcp *t, unsigned flags, bool new_data, uint8_t *tos);
+/* An acceptable segment came, and its ACK was not looked at yet. Only where t->ecn is not 0. */
+void tcp_ecn_input(struct stack *s, struct tcp *t, const struct segment *g, unsigned tos);
 
 /* timer.c */
 void tcp_timer_init(struct tcp *t);
