@@ -6,7 +6,7 @@
  *
  * Ownership: whoever holds the pointer owns the packet; functions that take a packet over say so; pbuf_free() ends it.
  * All buffers of a pool are carved from one mapping of at most `limit` bytes, in five sizes; a freed one goes back
- * to the list of its size. The pool never grows past the limit: pbuf_alloc() answers NULL. */
+ * to the list of its size. When all is carved, a large one that is free is cut into small ones. The pool never grows past the limit: pbuf_alloc() answers NULL. */
 #ifndef LIBOS_PBUF_H
 #define LIBOS_PBUF_H
 
@@ -35,6 +35,7 @@ struct pbuf {
     /* Who holds it may use these: TCP, the sequence number of its first byte; UDP, its addresses' place. */
     uint32_t mark;
     uint32_t mark2;
+    struct pbuf *mate; /* TCP, out of order: the last packet of the run that it begins */
 };
 
 struct pbuf_queue {
@@ -84,6 +85,8 @@ static inline uint32_t pbuf_total(const struct pbuf *p)
         n += p->len;
     return n;
 }
+/* p, or what it says in a buffer that fits: a few bytes should not hold a large one. Takes p. No frags. */
+struct pbuf *pbuf_fit(struct pbuf_pool *pool, struct pbuf *p);
 /* Copies up to len bytes of the packet from offset off; returns how many there were. */
 uint32_t pbuf_copy(const struct pbuf *p, uint32_t off, uint8_t *to, uint32_t len);
 
