@@ -131,6 +131,9 @@ class Machine:
             sockets=config.sockets,
             rcvbuf=config.rcvbuf,
             sndbuf=config.sndbuf,
+            rcvbuf_max=config.rcvbuf_max,
+            sndbuf_max=config.sndbuf_max,
+            notsent_lowat=config.notsent_lowat,
         )
         undo.callback(self.stack.close)
         self._link = self._wrapped(self._open_link(undo), undo)

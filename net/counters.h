@@ -50,6 +50,7 @@
     X(TcpExtTCPChallengeACK)                                                                                           \
     X(TcpExtTCPOFOQueue)                                                                                               \
     X(TcpExtTCPOFODrop)                                                                                                \
+    X(TcpExtOfoPruned) /* times that bytes out of order were given up for want of memory */                            \
     X(TcpExtTCPRcvQDrop)                                                                                               \
     X(TcpExtTCPFastRetrans)                                                                                            \
     X(TcpExtTCPTimeouts)                                                                                               \

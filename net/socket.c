@@ -254,11 +254,11 @@ int sock_setopt(struct stack *s, int64_t id, int level, int name, int64_t value)
         return 0;
     case SO_RCVBUF:
         if (stream)
-            tcp_of(k)->in_limit = buffer_size(value);
+            tcp_of(k)->in_limit = tcp_of(k)->in_max = buffer_size(value); /* so large, and no longer autotuned */
         return 0;
     case SO_SNDBUF:
         if (stream)
-            tcp_of(k)->out_limit = buffer_size(value);
+            tcp_of(k)->out_limit = tcp_of(k)->out_max = buffer_size(value);
         return 0;
     default:
         return -ENOPROTOOPT;

@@ -223,8 +223,12 @@ class Stack:
         *,
         memory: int = 256 << 20,
         sockets: int = 1 << 20,
-        rcvbuf: int = 1 << 20,
-        sndbuf: int = 1 << 20,
+        rcvbuf: int = 128 << 10,
+        sndbuf: int = 256 << 10,
+        rcvbuf_max: int = 16 << 20,
+        sndbuf_max: int = 16 << 20,
+        notsent_lowat: int = 0,
+        quickacks: int = 16,
         any_destination: bool = False,
     ) -> None:
         config = ffi.new(
@@ -235,6 +239,10 @@ class Stack:
                 "sockets": sockets,
                 "rcvbuf": rcvbuf,
                 "sndbuf": sndbuf,
+                "rcvbuf_max": rcvbuf_max,
+                "sndbuf_max": sndbuf_max,
+                "notsent_lowat": notsent_lowat,
+                "quickacks": quickacks,
                 "flags": self.ANY_DESTINATION if any_destination else 0,
             },
         )

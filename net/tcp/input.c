@@ -251,6 +251,7 @@ static void acknowledged(struct stack *s, struct tcp *t, const struct segment *g
     if (seq_lt(t->snd_nxt, t->snd_una))
         t->snd_nxt = t->snd_una;
     tcp_out_acked(s, t, bytes);
+    tcp_sndbuf_grow(s, t, sample.flight);
     t->backoff = 0;
     t->dupacks = 0;
     sample.acked = bytes;
@@ -321,21 +322,17 @@ static void take_data(struct stack *s, struct tcp *t, const struct segment *g)
         return;
     }
     uint32_t before = t->in_bytes;
+    if (g->len)
+        tcp_data_arrived(s, t, g);
     if (!tcp_in_insert(s, t, g)) {
         if (t->in_bytes != before)
             sock_mark_ready(s, &t->k);
-        /* 3.8.6.3: an ACK for at least every second full segment, else soon */
-        if (t->unacked_in >= 2u * t->mss)
-            t->ack_now = true;
-        else if (t->unacked_in)
-            t->ack_later = true;
+        tcp_ack_data(s, t);
     } else {
         t->fin_in = true;
         t->ack_now = true;
         tcp_on(s, t, ON_FIN);
     }
-    if (t->ack_later && !t->ack_now && !t->due[T_DELACK])
-        tcp_timer_set(s, t, T_DELACK, s->now + TCP_DELACK);
     if (t->ack_now)
         sock_mark_dirty(s, &t->k);
 }

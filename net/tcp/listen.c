@@ -120,8 +120,7 @@ bool tcp_listen_input(struct stack *s, struct tcp *l, const struct segment *g, c
     k->remote = m->src;
     k->lport = g->dport;
     k->rport = g->sport;
-    t->in_limit = l->in_limit;
-    t->out_limit = l->out_limit;
+    tcp_buffers_inherit(t, l);
     t->nodelay = l->nodelay;
     t->keepalive = l->keepalive;
     t->keep_idle = l->keep_idle;

@@ -22,40 +22,10 @@ static uint32_t plan_space(const struct plan *plan) { return plan->len + !!(plan
 
 uint32_t tcp_timestamp(const struct tcp *t, uint64_t now) { return (uint32_t)(now / MSEC) + t->ts_offset; }
 
-uint32_t tcp_window_room(const struct tcp *t)
-{
-    uint32_t room = t->in_limit > t->in_bytes ? t->in_limit - t->in_bytes : 0;
-    uint32_t told = (uint32_t)seq_diff(t->rcv_adv, t->rcv_nxt);
-    uint32_t most = 65535u << t->shift_in;
-    if (room > most)
-        room = most;
-    /* Rounded down to what the field can say; 3.8.6.2.1: what was told is never taken back. */
-    room = room >> t->shift_in << t->shift_in;
-    return room > told ? room : told;
-}
-
-/* Reading has opened the window so far that the peer should know (3.8.6.2.2): a quarter of it, or at all after it was
- * nearly shut. */
-static bool window_update_due(const struct tcp *t)
-{
-    uint32_t told = (uint32_t)seq_diff(t->rcv_adv, t->rcv_nxt), room = tcp_window_room(t);
-    if (t->fin_in || room <= told)
-        return false;
-    uint32_t gain = room - told, least = t->in_limit / 2 < t->mss ? t->in_limit / 2 : t->mss;
-    return gain >= t->in_limit / 4 || (told < 2u * t->mss && gain >= least);
-}
-
-/* Bytes queued behind snd_nxt. */
-static uint32_t unsent(const struct tcp *t)
-{
-    uint32_t flight = (uint32_t)seq_diff(t->snd_nxt, t->snd_una);
-    return flight < t->out_bytes ? t->out_bytes - flight : 0;
-}
-
 /* How much new data may go now: 0 for nothing. RFC 9293 3.7.4 (Nagle) and 3.8.6.2.1 (SWS avoidance). */
 static uint32_t sendable(const struct tcp *t, uint32_t burst)
 {
-    uint32_t flight = (uint32_t)seq_diff(t->snd_nxt, t->snd_una), waiting = unsent(t);
+    uint32_t flight = (uint32_t)seq_diff(t->snd_nxt, t->snd_una), waiting = tcp_unsent(t);
     uint32_t window = t->snd_wnd < t->cwnd ? t->snd_wnd : t->cwnd;
     uint32_t room = window > flight ? window - flight : 0;
     uint32_t len = waiting < room ? waiting : room;
@@ -89,7 +59,7 @@ static bool is_synchronized(const struct tcp *t)
     }
 }
 
-static enum reason decide(struct tcp *t, uint32_t burst, struct plan *plan)
+static enum reason decide(const struct stack *s, struct tcp *t, uint32_t burst, struct plan *plan)
 {
     *plan = (struct plan){.seq = t->snd_nxt, .flags = TH_ACK};
     /* Our SYN was not sent yet, or must be sent again. */
@@ -122,7 +92,7 @@ static enum reason decide(struct tcp *t, uint32_t burst, struct plan *plan)
         plan->seq = t->snd_nxt;
         plan->len = sendable(t, burst);
         if (plan->len) {
-            if (plan->len == unsent(t)) {
+            if (plan->len == tcp_unsent(t)) {
                 plan->flags |= TH_PSH;
                 if (t->fin_wanted)
                     plan->flags |= TH_FIN;
@@ -130,7 +100,7 @@ static enum reason decide(struct tcp *t, uint32_t burst, struct plan *plan)
             return SEND_DATA;
         }
         /* All data is out, and the owner has closed. */
-        if (t->fin_wanted && !unsent(t) &&
+        if (t->fin_wanted && !tcp_unsent(t) &&
             seq_eq(t->snd_nxt, seq_add(t->snd_una, t->out_bytes))) {
             plan->flags |= TH_FIN;
             return SEND_FIN;
@@ -143,7 +113,7 @@ static enum reason decide(struct tcp *t, uint32_t burst, struct plan *plan)
         return SEND_PROBE;
     }
     /* What came is to be acknowledged, or the window has opened. */
-    if (t->ack_now || (t->state != TIME_WAIT && window_update_due(t)))
+    if (t->ack_now || (t->state != TIME_WAIT && tcp_window_update_due(s, t)))
         return SEND_ACK;
     return NOTHING;
 }
@@ -157,7 +127,7 @@ static bool send_segment(struct stack *s, struct tcp *t, const struct path *path
         return false;
     }
     uint8_t *h = pbuf_data(p);
-    uint32_t hlen = TCP_HLEN + tcp_write_options(t, h + TCP_HLEN, plan->flags, s->now), wnd, space = plan_space(plan);
+    uint32_t hlen = TCP_HLEN + tcp_write_options(t, h + TCP_HLEN, plan->flags, s->now), space = plan_space(plan);
     p->len = hlen;
     if (plan->len) {
         uint32_t got = tcp_out_window(s, t, plan->seq, plan->len, p, SEND_FRAGS_MAX);
@@ -172,27 +142,16 @@ static bool send_segment(struct stack *s, struct tcp *t, const struct path *path
         if (plan->len > t->mss)
             p->gso_size = t->mss;
     }
-    if (plan->flags & TH_ACK) {
-        wnd = tcp_window_room(t);
-        t->rcv_adv = seq_max(t->rcv_adv, seq_add(t->rcv_nxt, wnd));
-        t->last_ack_sent = t->rcv_nxt;
-        if (!space && t->dupacks_owed)
-            t->dupacks_owed--;
-        t->ack_now = t->dupacks_owed > 0;
-        t->ack_later = false;
-        t->unacked_in = 0;
-        tcp_timer_stop(t, T_DELACK);
-    } else {
-        wnd = t->in_limit;
-    }
-    uint32_t field = plan->flags & TH_SYN ? wnd : wnd >> t->shift_in;
+    uint16_t window = tcp_window_tell(s, t, plan->flags);
+    if (plan->flags & TH_ACK)
+        tcp_ack_sent(s, t, !space, plan->len);
     put16(h + TCP_SPORT, t->k.lport);
     put16(h + TCP_DPORT, t->k.rport);
     put32(h + TCP_SEQ, plan->seq.v);
     put32(h + TCP_ACK, plan->flags & TH_ACK ? t->rcv_nxt.v : 0);
     h[TCP_OFF] = (uint8_t)(hlen / 4 << 4);
     h[TCP_FLAGS] = plan->flags;
-    put16(h + TCP_WIN, field < 65535 ? field : 65535);
+    put16(h + TCP_WIN, window);
     put16(h + TCP_CSUM, 0);
     put16(h + TCP_URG, 0);
     ip_csum_fill(path, &t->k.remote, PROTO_TCP, TCP_CSUM, p);
@@ -251,7 +210,7 @@ void tcp_output(struct stack *s, struct sock *k)
         t->cong->idle(t, s->now); /* RFC 5681 4.1 */
     for (;;) {
         struct plan plan;
-        enum reason why = decide(t, burst, &plan);
+        enum reason why = decide(s, t, burst, &plan);
         if (why == NOTHING)
             break;
         if (!send_segment(s, t, &path, &plan)) {
@@ -263,8 +222,10 @@ void tcp_output(struct stack *s, struct sock *k)
         sent(s, t, why, &plan);
     }
     /* 3.8.6.1: data waits for a window and nothing is under way that would bring an answer. */
-    if (unsent(t) && seq_eq(t->snd_una, t->snd_max) && !t->due[T_REXMT] && !t->due[T_PERSIST])
+    if (tcp_unsent(t) && seq_eq(t->snd_una, t->snd_max) && !t->due[T_REXMT] && !t->due[T_PERSIST])
         tcp_timer_set(s, t, T_PERSIST, s->now + tcp_backed_off(t));
+    if (t->notsent_lowat && k->want & EV_WRITE)
+        sock_mark_ready(s, k); /* less is unsent now */
 }
 
 void tcp_send_reset(struct stack *s, const struct segment *g, const struct ip_meta *m)
