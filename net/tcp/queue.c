@@ -13,6 +13,7 @@
 #include "net/tcp/tcp.h"
 
 #define WRITE_BUFFER_MAX 65536
+#define WRITABLE_ROOM (256u * 1024)
 #define WRITE_BUFFER_BACKLOG 16384 /* small writes into a queue that is long share buffers of this size */
 #define DUPACKS_OWED_MAX 64
 
@@ -44,10 +45,11 @@ uint32_t tcp_out_room(const struct stack *s, const struct tcp *t)
     return room;
 }
 
-/* A third of it is free, so that writers are not called for every segment; and little enough is unsent. */
+/* A third of it is free, or a good deal, so that writers are not called for every segment; and little enough is unsent. */
 bool tcp_writable(const struct tcp *t)
 {
-    return t->out_bytes <= t->out_limit / 3 * 2 && (!t->notsent_lowat || tcp_unsent(t) < t->notsent_lowat);
+    uint32_t room = t->out_limit > t->out_bytes ? t->out_limit - t->out_bytes : 0, third = t->out_limit / 3;
+    return room >= (third < WRITABLE_ROOM ? third : WRITABLE_ROOM) && (!t->notsent_lowat || tcp_unsent(t) < t->notsent_lowat);
 }
 
 static struct pbuf *write_buffer(struct stack *s, const struct tcp *t, size_t len)
