@@ -103,6 +103,7 @@ static struct pbuf *take(struct pbuf_pool *pool, unsigned class)
     struct pbuf *p = pool->free[class];
     pool->free[class] = p->next;
     pool->in_use += chunk_size[class];
+    pool->frames += class >= PBUF_FRAME ? chunk_size[class] : 0;
     pool->buffers++;
     memory_unpoison((uint8_t *)p + sizeof *p, chunk_size[class] - sizeof *p);
     *p = (struct pbuf){.class = (uint8_t)class, .refs = 1};
@@ -113,6 +114,7 @@ static void give_back(struct pbuf_pool *pool, struct pbuf *p)
 {
     memory_poison((uint8_t *)p + sizeof *p, chunk_size[p->class] - sizeof *p);
     pool->in_use -= chunk_size[p->class];
+    pool->frames -= p->class >= PBUF_FRAME ? chunk_size[p->class] : 0;
     pool->buffers--;
     p->next = pool->free[p->class];
     pool->free[p->class] = p;

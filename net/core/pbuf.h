@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #define PBUF_CLASSES 5
+#define PBUF_FRAME 2 /* the first class that holds an Ethernet frame */
 #define PBUF_HEADROOM 64 /* kept free in front of a frame: a link's own header, and alignment */
 
 #define PBUF_CSUM_OK 1      /* received: the transport checksum was verified, or never left this host */
@@ -46,6 +47,7 @@ struct pbuf_queue {
 struct pbuf_pool {
     uint8_t *map;
     uint64_t limit, carved, in_use;
+    uint64_t frames; /* bytes in use in chunks for frames and data: of PBUF_FRAME and above */
     uint64_t carved_of[PBUF_CLASSES];
     struct pbuf *free[PBUF_CLASSES];
     uint32_t buffers; /* in use */
@@ -62,8 +64,20 @@ struct pbuf *pbuf_clone(struct pbuf_pool *pool, struct pbuf *p, uint32_t off, ui
 void pbuf_free(struct pbuf_pool *pool, struct pbuf *p);
 #define PBUF_ROOM_MAX 68000
 
-/* So little is left that it should go to headers and acknowledgements, which free more than they take. */
-static inline bool pbuf_pressure(const struct pbuf_pool *pool) { return pool->in_use > pool->limit - pool->limit / 8; }
+/* Bytes there can be for frames and data: all but what was carved for headers and clones, which stays what it is. */
+static inline uint64_t pbuf_frames_max(const struct pbuf_pool *pool)
+{
+    uint64_t n = pool->limit;
+    for (unsigned c = 0; c < PBUF_FRAME; c++)
+        n -= pool->carved_of[c];
+    return n;
+}
+/* So little of it is left that it should go to headers and acknowledgements, which free more than they take. */
+static inline bool pbuf_pressure(const struct pbuf_pool *pool)
+{
+    uint64_t most = pbuf_frames_max(pool);
+    return pool->frames > most - most / 8;
+}
 
 static inline uint8_t *pbuf_data(const struct pbuf *p) { return p->base + p->off; }
 static inline uint32_t pbuf_tailroom(const struct pbuf *p) { return p->lender ? 0 : p->size - p->off - p->len; }

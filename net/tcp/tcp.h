@@ -131,6 +131,7 @@ struct tcp {
     uint32_t in_bytes, in_held;  /* unread bytes on `in`; bytes of the buffers they are in */
     uint32_t in_limit, in_max;   /* unread bytes it may hold; the limit may grow to that by itself */
     uint32_t rcv_lowat;          /* readable from this many bytes on (SO_RCVLOWAT) */
+    bool refused;                /* in-order data found no memory: the peer must stop, see memory.c */
     bool opened;                 /* something was read since a window was told */
     bool fin_in;                 /* everything has come, the FIN too */
 

@@ -78,6 +78,8 @@ uint32_t tcp_window_room(const struct stack *s, const struct tcp *t)
 bool tcp_window_update_due(const struct stack *s, const struct tcp *t)
 {
     uint32_t already = told(t), room = tcp_window_room(s, t), limit = in_limit(s, t);
+    if (t->refused)
+        return tcp_memory(s) < MEMORY_FULL;
     if (!t->opened || t->fin_in || room <= already)
         return false;
     return room - already >= limit / 4 || already < 2u * t->mss;
@@ -86,6 +88,9 @@ bool tcp_window_update_due(const struct stack *s, const struct tcp *t)
 uint16_t tcp_window_tell(struct stack *s, struct tcp *t, unsigned flags)
 {
     unsigned shift = flags & TH_SYN ? 0 : t->shift_in; /* RFC 7323 2.2 */
+    if (t->refused && tcp_memory(s) >= MEMORY_FULL)
+        return 0;
+    t->refused = false;
     uint32_t room = flags & TH_ACK ? tcp_window_room(s, t) : in_limit(s, t), unit = 1u << shift;
     /* RFC 7323 2.4: rounded down it would seem to shrink. Up, as long as that is a promise of one unit too much and not
      * one for each segment. */

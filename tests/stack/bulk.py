@@ -9,7 +9,7 @@ from libos._native import ffi, lib
 from libos.errors import check
 from libos.net.stack import SocketInfo, Stack, pack_address
 
-from .harness import ERROR, NEVER, READ, WRITE
+from .harness import ERROR, READ, WRITE
 from .packets import AF, ANY, OURS
 from .wire import CHUNK, Wire
 
@@ -79,6 +79,5 @@ class Stream:
         if self.into is not None:
             lib.sock_abort(wire.b.handle, self.into)
         lib.sock_abort(wire.b.handle, self.listener)
-        while (due := wire.run()) != NEVER:  # what is still on the wire arrives
-            wire.jump(due)
+        wire.settle()
         wire.finish()
