@@ -53,6 +53,20 @@
     X(TcpExtOfoPruned) /* times that bytes out of order were given up for want of memory */                            \
     X(TcpExtTCPRcvQDrop)                                                                                               \
     X(TcpExtTCPFastRetrans)                                                                                            \
+    X(TcpExtTCPSackRecovery)                                                                                           \
+    X(TcpExtTCPRenoRecovery)                                                                                           \
+    X(TcpExtTCPSACKReneging)                                                                                           \
+    X(TcpExtTCPSACKReorder)                                                                                            \
+    X(TcpExtTCPLostRetransmit)                                                                                         \
+    X(TcpExtTCPLossProbes)                                                                                             \
+    X(TcpExtTCPLossProbeRecovery)                                                                                      \
+    X(TcpExtTCPFullUndo)                                                                                               \
+    X(TcpExtTCPLossUndo)                                                                                               \
+    X(TcpExtTCPDSACKUndo)                                                                                              \
+    X(TcpExtTCPSpuriousRTOs)                                                                                           \
+    X(TcpExtTCPDSACKRecv)                                                                                              \
+    X(TcpExtTCPDSACKOldSent)                                                                                           \
+    X(TcpExtTCPDSACKOfoSent)                                                                                           \
     X(TcpExtTCPTimeouts)                                                                                               \
     X(TcpExtTCPWinProbe)                                                                                               \
     X(TcpExtTCPKeepAlive)                                                                                              \

@@ -62,19 +62,8 @@ void tcp_ack_sent(struct stack *s, struct tcp *t, bool bare, bool data)
     t->ack_now = t->dupacks_owed > 0;
     t->ack_later = false;
     t->unacked_in = 0;
+    t->twice = false; /* RFC 2883 4: told once */
     tcp_timer_stop(t, T_DELACK);
     if (data && t->last_data && s->now - t->last_data < t->ato)
         t->ping_pong = true;
-}
-
-void tcp_quick_ack(struct stack *s, struct tcp *t, bool on)
-{
-    t->ping_pong = !on;
-    if (!on)
-        return;
-    t->quick = 16;
-    if (t->ack_later) {
-        t->ack_now = true;
-        sock_mark_dirty(s, &t->k);
-    }
 }

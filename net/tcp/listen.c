@@ -5,8 +5,9 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-#include "net/tcp/tcp.h"
 #include "net/core/wire.h"
+#include "net/sockopt.h"
+#include "net/tcp/tcp.h"
 
 static void push_back(struct tcp *l, struct tcp *t)
 {
@@ -120,12 +121,8 @@ bool tcp_listen_input(struct stack *s, struct tcp *l, const struct segment *g, c
     k->remote = m->src;
     k->lport = g->dport;
     k->rport = g->sport;
+    sockopt_inherit(&l->k, k);
     tcp_buffers_inherit(t, l);
-    t->nodelay = l->nodelay;
-    t->keepalive = l->keepalive;
-    t->keep_idle = l->keep_idle;
-    t->keep_interval = l->keep_interval;
-    t->keep_count = l->keep_count;
     if (tcp_prepare(s, t) < 0) {
         sock_destroy(s, k);
         return false;

@@ -230,6 +230,8 @@ bool tcp_in_insert(struct stack *s, struct tcp *t, const struct segment *g)
         t->ack_now = true; /* it filled (part of) a gap */
     if (!fin)
         fin = tcp_ooo_deliver(s, t);
+    if (t->blocks_held)
+        tcp_sack_moved(t);
     if (fin) {
         t->rcv_nxt = seq_add(t->rcv_nxt, 1);
         t->rcv_adv = seq_max(t->rcv_adv, t->rcv_nxt); /* a FIN fits into a full window */
@@ -268,6 +270,7 @@ void tcp_queues_clear(struct stack *s, struct tcp *t)
 void tcp_queues_cut(struct stack *s, struct tcp *t)
 {
     queue_clear(&s->pool, &t->out);
+    sb_clear(&s->sent, &t->sb);
     tcp_ooo_clear(s, t);
     pbuf_free(&s->pool, t->syn);
     t->syn = NULL;

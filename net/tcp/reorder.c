@@ -22,6 +22,7 @@ void tcp_ooo_clear(struct stack *s, struct tcp *t)
         t->ooo = p->next;
         drop(s, t, p);
     }
+    t->blocks_held = 0;
     t->ooo_runs = 0;
     t->ooo_last = NULL;
 }
@@ -85,6 +86,8 @@ void tcp_ooo_insert(struct stack *s, struct tcp *t, struct pbuf *p)
 {
     struct pbuf *r = run_before(t, OOO_SEQ(p));
     if (r && seq_ge(OOO_END(r->mate), OOO_END(p))) { /* there already */
+        count(s, C_TcpExtTCPDSACKOfoSent);
+        tcp_sack_duplicate(t, OOO_SEQ(p), OOO_END(p));
         OOO_FIN(r->mate) |= OOO_FIN(p) && seq_eq(OOO_END(r->mate), OOO_END(p));
         pbuf_free(&s->pool, p);
         return;
@@ -127,6 +130,8 @@ void tcp_ooo_insert(struct stack *s, struct tcp *t, struct pbuf *p)
         t->ooo_runs--;
     }
     t->ooo_last = r;
+    if (t->sack_ok)
+        tcp_sack_add(t, OOO_SEQ(r), OOO_END(r->mate));
 }
 
 bool tcp_ooo_deliver(struct stack *s, struct tcp *t)

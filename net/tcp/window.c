@@ -28,12 +28,24 @@ void tcp_buffers_init(struct stack *s, struct tcp *t)
 
 void tcp_buffers_inherit(struct tcp *t, const struct tcp *listener)
 {
-    t->in_limit = listener->in_limit;
     t->in_max = listener->in_max;
-    t->out_limit = listener->out_limit;
     t->out_max = listener->out_max;
-    t->notsent_lowat = listener->notsent_lowat;
-    t->rcv_lowat = listener->rcv_lowat;
+}
+
+void tcp_rcvbuf_set(struct stack *s, struct sock *k) { tcp_of(k)->in_max = tcp_of(k)->in_limit; }
+
+void tcp_sndbuf_set(struct stack *s, struct sock *k)
+{
+    tcp_of(k)->out_max = tcp_of(k)->out_limit;
+    sock_mark_ready(s, k);
+}
+
+void tcp_lowat_set(struct stack *s, struct sock *k)
+{
+    struct tcp *t = tcp_of(k);
+    if (t->rcv_lowat > t->in_limit / 2 && t->in_limit < t->in_max) /* so much must have room (socket(7)) */
+        t->in_limit = t->rcv_lowat < t->in_max / 2 ? 2 * t->rcv_lowat : t->in_max;
+    sock_mark_ready(s, k);
 }
 
 uint8_t tcp_window_shift(const struct tcp *t)
