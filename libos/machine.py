@@ -146,6 +146,9 @@ class Machine:
             sockets=config.sockets,
             rcvbuf=config.rcvbuf,
             sndbuf=config.sndbuf,
+            rcvbuf_max=config.rcvbuf_max,
+            sndbuf_max=config.sndbuf_max,
+            notsent_lowat=config.notsent_lowat,
             congestion=config.congestion,
             ecn=config.ecn,
         )

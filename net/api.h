@@ -24,8 +24,12 @@ struct stack_config {
     uint64_t seed[2];       /* keys every hash and every random choice */
     uint64_t memory;        /* bytes of packet buffers at most */
     uint32_t sockets;       /* sockets at most */
-    uint32_t rcvbuf;        /* bytes: default receive buffer of a TCP socket */
-    uint32_t sndbuf;        /* bytes: default send buffer of a TCP socket */
+    uint32_t rcvbuf;        /* bytes: receive buffer that a TCP socket begins with */
+    uint32_t sndbuf;        /* bytes: send buffer that a TCP socket begins with */
+    uint32_t rcvbuf_max;    /* bytes they may grow to, as the path needs it; not above the first: they stay as they are */
+    uint32_t sndbuf_max;
+    uint32_t notsent_lowat; /* bytes: default TCP_NOTSENT_LOWAT; 0: none */
+    uint32_t quickacks;     /* segments that are acknowledged at once when a peer begins to send */
     uint32_t flags;         /* STACK_* */
     uint32_t ecn;           /* of TCP (RFC 3168): 0 off, 1 asks for it, 2 only where the peer asks */
 };

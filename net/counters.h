@@ -57,6 +57,7 @@
     X(TcpExtTCPACKSkippedSeq)                                                                                          \
     X(TcpExtTCPOFOQueue)                                                                                               \
     X(TcpExtTCPOFODrop)                                                                                                \
+    X(TcpExtOfoPruned) /* times that bytes out of order were given up for want of memory */                            \
     X(TcpExtTCPRcvQDrop)                                                                                               \
     X(TcpExtTCPFastRetrans)                                                                                            \
     X(TcpExtTCPSackRecovery)                                                                                           \

@@ -207,7 +207,7 @@ unsigned sock_collect_events(struct stack *s, uint64_t *out, unsigned max)
         next = k == last ? NULL : k->ready.next;
         unsigned mask = events_of(k);
         /* There is room in its queue, but no memory to fill it: its owner would only try, and try again. */
-        bool starved = mask & EV_WRITE && k->type == SOCK_STREAM && pbuf_pressure(&s->pool);
+        bool starved = mask & EV_WRITE && k->type == SOCK_STREAM && !tcp_out_room(s, tcp_of(k));
         list_remove(&s->ready, k, READY);
         if (!mask)
             continue;

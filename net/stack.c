@@ -45,6 +45,9 @@ int stack_new(struct stack **out, const struct stack_config *config, uint64_t no
     if (!s)
         return -ENOMEM;
     s->config = *config;
+    uint32_t most = config->memory / 4 < UINT32_MAX ? (uint32_t)(config->memory / 4) : UINT32_MAX;
+    s->config.rcvbuf_max = config->rcvbuf_max < most ? config->rcvbuf_max : most; /* one connection does not get it all */
+    s->config.sndbuf_max = config->sndbuf_max < most ? config->sndbuf_max : most;
     s->poller.run = poller_run;
     s->poller.events = poller_events;
     s->now = now;

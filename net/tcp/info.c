@@ -58,9 +58,9 @@ static void fill(struct stack *s, const struct tcp *t, struct info *i)
     i->options = (t->ts_ok ? TCPI_OPT_TIMESTAMPS : 0) | (t->sack_ok ? TCPI_OPT_SACK : 0) | (t->ws_ok ? TCPI_OPT_WSCALE : 0);
     i->wscales = (uint8_t)(t->shift_out | t->shift_in << 4);
     i->rto = us(tcp_backed_off(t));
-    i->ato = us(TCP_DELACK);
+    i->ato = us(t->ato ? t->ato : TCP_DELACK_MIN);
     i->snd_mss = t->mss;
-    i->rcv_mss = t->mss; /* it has not told otherwise */
+    i->rcv_mss = t->rcv_mss ? t->rcv_mss : t->mss;
     i->unacked = segments(t, flight);
     i->sacked = segments(t, t->sb.sacked);
     i->lost = segments(t, t->sb.lost);

@@ -260,6 +260,7 @@ static uint32_t acknowledged(struct stack *s, struct tcp *t, const struct segmen
     t->snd_una = g->ack;
     if (seq_lt(t->snd_nxt, t->snd_una))
         t->snd_nxt = t->snd_una;
+    tcp_sndbuf_grow(s, t, (uint32_t)seq_diff(t->snd_max, t->snd_una) + acked);
     tcp_out_acked(s, t, bytes);
     if (t->out_bytes || t->fin_wanted)
         sock_mark_dirty(s, &t->k);
@@ -322,23 +323,19 @@ static void take_data(struct stack *s, struct tcp *t, const struct segment *g)
     }
     uint32_t before = t->in_bytes;
     seq_t from = t->rcv_nxt;
+    if (g->len)
+        tcp_data_arrived(s, t, g);
     bool fin = tcp_in_insert(s, t, g);
     t->bytes_received += (uint32_t)seq_diff(t->rcv_nxt, from) - fin;
     if (!fin) {
         if (t->in_bytes != before)
             sock_mark_ready(s, &t->k);
-        /* 3.8.6.3: an ACK for at least every second full segment, else soon */
-        if (t->unacked_in >= 2u * t->mss)
-            t->ack_now = true;
-        else if (t->unacked_in)
-            *(t->quickack ? &t->ack_now : &t->ack_later) = true;
+        tcp_ack_data(s, t);
     } else {
         t->fin_in = true;
         t->ack_now = true;
         tcp_on(s, t, ON_FIN);
     }
-    if (t->ack_later && !t->ack_now && !t->due[T_DELACK])
-        tcp_timer_set(s, t, T_DELACK, s->now + TCP_DELACK);
     if (t->ack_now)
         sock_mark_dirty(s, &t->k);
 }
@@ -462,8 +459,6 @@ void tcp_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
     if (t) {
         t->segs_in++;
         t->data_segs_in += g.len != 0;
-        if (g.len)
-            t->last_data = s->now;
     }
     if (t && t->state != SYN_SENT) {
         synchronized(s, t, &g, m); /* takes p */

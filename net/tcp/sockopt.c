@@ -131,6 +131,8 @@ static const struct sockopt rows[] = {
     {IPPROTO_TCP, TCP_INFO, OPT_STREAM, .read = tcp_read_info},
     {IPPROTO_TCP, TCP_DEFER_ACCEPT, OPT_STREAM, .get = get_defer_accept, .set = set_defer_accept},
     {IPPROTO_TCP, TCP_USER_TIMEOUT, OPT_STREAM | OPT_INHERIT, OPT_FIELD(struct tcp, user_timeout), 0, INT32_MAX},
+    {IPPROTO_TCP, TCP_NOTSENT_LOWAT, OPT_STREAM | OPT_INHERIT, OPT_FIELD(struct tcp, notsent_lowat), 0, INT32_MAX,
+     .changed = tcp_lowat_set},
     {IPPROTO_TCP, TCP_KEEPIDLE, OPT_STREAM | OPT_INHERIT, OPT_FIELD(struct tcp, keep_idle), 1, 32767,
      .changed = keepidle_changed},
     {IPPROTO_TCP, TCP_KEEPINTVL, OPT_STREAM | OPT_INHERIT, OPT_FIELD(struct tcp, keep_interval), 1, 32767},

@@ -125,9 +125,9 @@ static unsigned tcp_ready(struct sock *k)
         return 0; /* not accepted: nobody knows its id */
     if (t->state == LISTEN)
         return !t->listener->first ? 0 : t->listener->flags & LISTEN_DEFER ? EV_REQUEST : EV_READ;
-    if (t->in.head || t->fin_in || (t->state == CLOSED && k->rport))
+    if (tcp_readable(t) || t->fin_in || (t->state == CLOSED && k->rport))
         mask |= EV_READ;
-    if (counts_as_established(t->state) && !t->fin_wanted && t->out_bytes <= t->out_limit / 3 * 2)
+    if (counts_as_established(t->state) && !t->fin_wanted && tcp_writable(t))
         mask |= EV_WRITE;
     return mask;
 }
@@ -157,8 +157,7 @@ struct sock *tcp_open(struct stack *s, int family, int *error)
         return NULL;
     struct tcp *t = tcp_of(k);
     t->state = CLOSED;
-    t->in_limit = s->config.rcvbuf;
-    t->out_limit = s->config.sndbuf;
+    tcp_buffers_init(s, t);
     t->rto = TCP_RTO_INITIAL;
     t->cong = s->cong;
     t->keep_idle = 7200;
@@ -188,8 +187,8 @@ int tcp_prepare(struct stack *s, struct tcp *t)
     t->k.local = path.src;
     t->mtu = path.nif->link->mtu;
     t->bursts = path.nif->link->caps & LINK_TSO;
-    for (t->shift_in = 0; t->shift_in < 14 && (uint64_t)65535 << t->shift_in < t->in_limit;)
-        t->shift_in++;
+    t->adv_mss = (uint16_t)(t->mtu - (addr_is4(&t->k.remote) ? IP4_HLEN : IP6_HLEN) - TCP_HLEN);
+    t->shift_in = tcp_window_shift(t);
     return 0;
 }
 

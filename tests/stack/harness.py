@@ -91,6 +91,10 @@ class Harness:
         self.family = family
         self.caps = caps
         self.now = START
+        # Transcripts are about one thing: buffers that stay as they are, and no ACK that is not due, unless asked for.
+        stack.setdefault("rcvbuf_max", stack.setdefault("rcvbuf", 1 << 20))
+        stack.setdefault("sndbuf_max", stack.setdefault("sndbuf", 1 << 20))
+        stack.setdefault("quickacks", 0)
         self.stack = Stack(Rng(seed), self.now, **stack)
         self.handle = self.stack.handle
         mac = bytes.fromhex(OUR_MAC.replace(":", ""))
