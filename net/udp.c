@@ -152,7 +152,7 @@ int64_t sock_sendto(struct stack *s, int64_t id, const uint8_t *data, size_t len
         k->lport = (uint16_t)sport;
         sock_hash_bound(s, k);
     }
-    if (len + UDP_HLEN + (addr_is4(&dst) ? IP4_HLEN : IP6_HLEN) > path.nif->link->mtu)
+    if (len + UDP_HLEN + (addr_is4(&dst) ? IP4_HLEN : IP6_HLEN) > netif_mtu(path.nif, addr_is4(&dst)))
         return -EMSGSIZE;
     struct pbuf *p = pbuf_alloc(&s->pool, PBUF_HEADROOM + ETH_HLEN + IP6_HLEN, (uint32_t)len + UDP_HLEN);
     if (!p)
