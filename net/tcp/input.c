@@ -323,8 +323,10 @@ static void take_data(struct stack *s, struct tcp *t, const struct segment *g)
     }
     uint32_t before = t->in_bytes;
     if (!tcp_in_insert(s, t, g)) {
-        if (t->in_bytes != before)
+        if (t->in_bytes != before) {
             sock_mark_ready(s, &t->k);
+            t->progress = true;
+        }
         /* 3.8.6.3: an ACK for at least every second full segment, else soon */
         if (t->unacked_in >= 2u * t->mss)
             t->ack_now = true;
