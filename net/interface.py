@@ -1,6 +1,6 @@
 """One interface of a Stack: its addresses with their states, its neighbours, what routers say on it.
 
-A face over ``lib.stack_*`` for whoever configures a machine; it holds no state of its own, so several may stand for the same
+A face over ``lib.stack_*`` for whoever configures a machine; it holds no state of its own, so several may stand for one
 interface. Times are ns of the stack's clock, :data:`NEVER` is for ever. ``OSError`` says what C refused.
 """
 
@@ -87,7 +87,8 @@ class Interface:
         """Add ``"10.0.0.2/24"``, or (``RENEW``) give it new lifetimes."""
         addr, prefix = parse_interface(interface)
         check(
-            lib.stack_set_address(self._handle, self.index, addr, prefix, flags, preferred_until, valid_until), interface
+            lib.stack_set_address(self._handle, self.index, addr, prefix, flags, preferred_until, valid_until),
+            interface,
         )
 
     def remove_address(self, address: str) -> None:

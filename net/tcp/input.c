@@ -253,7 +253,7 @@ static void acknowledged(struct stack *s, struct tcp *t, const struct segment *g
     tcp_out_acked(s, t, bytes);
     t->backoff = 0;
     t->dupacks = 0;
-    t->progress = true;
+    t->progress = s->now;
     sample.acked = bytes;
     sample.limited = sample.flight >= t->cwnd / 2;
     if (!tcp_recovery_acked(s, t, bytes))
@@ -325,7 +325,7 @@ static void take_data(struct stack *s, struct tcp *t, const struct segment *g)
     if (!tcp_in_insert(s, t, g)) {
         if (t->in_bytes != before) {
             sock_mark_ready(s, &t->k);
-            t->progress = true;
+            t->progress = s->now;
         }
         /* 3.8.6.3: an ACK for at least every second full segment, else soon */
         if (t->unacked_in >= 2u * t->mss)
