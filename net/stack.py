@@ -250,13 +250,12 @@ class Stack:
         check(lib.stack_new(out, config, now))
         self.handle: Any = out[0]
         self.poller: Any = lib.stack_poller(self.handle)
-        self.addresses: list[str] = []
 
     @classmethod
     def view(cls, handle: Any) -> Stack:
         """Somebody else's stack, to look at: for its owner to close."""
         stack = cls.__new__(cls)
-        stack.handle, stack.poller, stack.addresses = handle, None, []
+        stack.handle, stack.poller = handle, None
         return stack
 
     def add_link(self, link: Link) -> int:
@@ -269,7 +268,6 @@ class Stack:
         """An address with its network, as ``"10.0.0.2/24"``."""
         addr, prefix = parse_interface(interface)
         check(lib.stack_add_address(self.handle, ifindex, addr, prefix), interface)
-        self.addresses.append(interface)
 
     def add_route(self, ifindex: int, network: str, gateway: str | None = None) -> None:
         """A route to ``network`` (``"0.0.0.0/0"``), through ``gateway`` or, without one, on the link itself."""
