@@ -94,6 +94,8 @@ bool route_find(struct stack *s, const struct addr *dst, const struct addr *src,
 int route_add(struct netif *nif, const struct addr *dest, unsigned bits, const struct addr *gateway);
 int route_remove(struct netif *nif, const struct addr *dest, unsigned bits, const struct addr *gateway);
 bool stack_is_local(const struct stack *s, const struct addr *a);
+/* The same, and nobody else has it: of an optimistic one, that is still to be heard. */
+bool stack_owns(const struct stack *s, const struct addr *a);
 struct netif *netif_of(struct stack *s, int ifindex); /* NULL: there is none */
 
 /* --- input, each takes p; off: where its header starts --- */
