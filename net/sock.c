@@ -201,8 +201,6 @@ unsigned sock_collect_events(struct stack *s, uint64_t *out, unsigned max)
 {
     struct sock *last = s->ready.tail;
     unsigned n = 0;
-    if (max && cong_rounds_waiting(s))
-        out[n++] = s->poller.base | EV_READ; /* of id 0, which is no socket's: the stack's own */
     for (struct sock *k = s->ready.head, *next; k && n < max; k = next) {
         next = k == last ? NULL : k->ready.next;
         unsigned mask = events_of(k);

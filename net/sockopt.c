@@ -41,6 +41,16 @@ static int set_v6only(struct stack *s, struct sock *k, int64_t value)
 
 static int64_t get_v6only(struct stack *s, struct sock *k) { return k->family == AF_INET6 ? k->v6only : -ENOPROTOOPT; }
 
+static int set_ifindex(struct stack *s, struct sock *k, int64_t value)
+{
+    if (value && (value < 0 || value > NETIFS_MAX || !netif_of(s, (int)value)))
+        return -ENODEV;
+    k->ifindex = (uint8_t)value;
+    return 0;
+}
+
+static int64_t get_ifindex(struct stack *s, struct sock *k) { return k->ifindex; }
+
 struct linger_value { /* struct linger, in fixed widths */
     int32_t on, seconds;
 };
@@ -97,6 +107,7 @@ static const struct sockopt common_rows[] = {
      BUFFER_MOST, .changed = tcp_sndbuf_set},
     {SOL_SOCKET, SO_RCVBUF, OPT_DGRAM, .get = get_udp_buffer, .set = set_nothing},
     {SOL_SOCKET, SO_SNDBUF, OPT_DGRAM, .get = get_udp_buffer, .set = set_nothing},
+    {SOL_SOCKET, SO_BINDTOIFINDEX, OPT_DGRAM, .get = get_ifindex, .set = set_ifindex},
     {SOL_SOCKET, SO_LINGER, OPT_ANY, .read = read_linger, .write = write_linger},
     {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, OPT_ANY | OPT_SWITCH, OPT_FIELD(struct sock, bind_no_port)},
     {IPPROTO_IP, IP_TOS, OPT_ANY | OPT_INHERIT, OPT_FIELD(struct sock, tos), .set = set_tos},

@@ -262,7 +262,6 @@ class Stack:
         check(lib.stack_new(out, config, now))
         self.handle: Any = out[0]
         self.poller: Any = lib.stack_poller(self.handle)
-        self.addresses: list[str] = []
         self.controllers = Controllers(self.handle)
         try:
             self.set_congestion_control(congestion)
@@ -274,7 +273,7 @@ class Stack:
     def view(cls, handle: Any) -> Stack:
         """Somebody else's stack, to look at: for its owner to close."""
         stack = cls.__new__(cls)
-        stack.handle, stack.poller, stack.addresses = handle, None, []
+        stack.handle, stack.poller = handle, None
         return stack
 
     def add_link(self, link: Link) -> int:
@@ -287,7 +286,6 @@ class Stack:
         """An address with its network, as ``"10.0.0.2/24"``."""
         addr, prefix = parse_interface(interface)
         check(lib.stack_add_address(self.handle, ifindex, addr, prefix), interface)
-        self.addresses.append(interface)
 
     def add_route(self, ifindex: int, network: str, gateway: str | None = None) -> None:
         """A route to ``network`` (``"0.0.0.0/0"``), through ``gateway`` or, without one, on the link itself."""
@@ -305,9 +303,9 @@ class Stack:
         raw = ffi.new("uint64_t[]", most)
         n = lib.stack_events(self.handle, raw, most)
         events = [(word >> 16, word & 0xFFFF) for word in ffi.unpack(raw, n)] if n else []
-        if events and events[0][0] == 0:  # the stack's own: round trips have ended
+        if events and events[0][0] == 0 and (own := events[0][1]) & lib.EV_REQUEST:  # round trips have ended
             self.controllers.consult()
-            del events[0]
+            events[:1] = [(0, own & ~lib.EV_REQUEST)] if own & ~lib.EV_REQUEST else []
         return events
 
     def congestion_controls(self) -> list[str]:

@@ -262,6 +262,7 @@ static uint32_t acknowledged(struct stack *s, struct tcp *t, const struct segmen
         t->snd_nxt = t->snd_una;
     tcp_sndbuf_grow(s, t, (uint32_t)seq_diff(t->snd_max, t->snd_una) + acked);
     tcp_out_acked(s, t, bytes);
+    t->progress = s->now;
     if (t->out_bytes || t->fin_wanted)
         sock_mark_dirty(s, &t->k);
     if (was_full || t->k.want & EV_WRITE)
@@ -328,8 +329,10 @@ static void take_data(struct stack *s, struct tcp *t, const struct segment *g)
     bool fin = tcp_in_insert(s, t, g);
     t->bytes_received += (uint32_t)seq_diff(t->rcv_nxt, from) - fin;
     if (!fin) {
-        if (t->in_bytes != before)
+        if (t->in_bytes != before) {
             sock_mark_ready(s, &t->k);
+            t->progress = s->now;
+        }
         tcp_ack_data(s, t);
     } else {
         t->fin_in = true;

@@ -185,7 +185,7 @@ int tcp_prepare(struct stack *s, struct tcp *t)
     if (!route_find(s, &t->k.remote, &t->k.local, &path))
         return -ENETUNREACH;
     t->k.local = path.src;
-    t->mtu = path.nif->link->mtu;
+    t->mtu = netif_mtu(path.nif, addr_is4(&t->k.remote));
     t->bursts = path.nif->link->caps & LINK_TSO;
     t->adv_mss = (uint16_t)(t->mtu - (addr_is4(&t->k.remote) ? IP4_HLEN : IP6_HLEN) - TCP_HLEN);
     t->shift_in = tcp_window_shift(t);

@@ -240,6 +240,8 @@ struct tcp {
     uint16_t keep_idle, keep_interval; /* seconds */
     uint8_t keep_count, keep_sent;
     uint64_t last_heard;
+    uint64_t progress;  /* when the peer last took or sent something new */
+    uint64_t confirmed; /* when the neighbour cache was last told of that (RFC 4861 7.3.1) */
 
     /* How long to try. */
     uint8_t syn_retries;    /* TCP_SYNCNT; 0: the default */
