@@ -52,6 +52,7 @@ int stack_new(struct stack **out, const struct stack_config *config, uint64_t no
     s->key[0] = rng_next(&s->rng) ^ config->seed[1];
     s->key[1] = rng_next(&s->rng);
     s->ip_id = (uint16_t)rng_next(&s->rng);
+    sent_pool_init(&s->sent, config->memory);
     int rc = pbuf_pool_init(&s->pool, config->memory);
     if (rc == 0)
         rc = neigh_init(s);
@@ -75,6 +76,7 @@ void stack_free(struct stack *s)
         link_free(s->netifs[i].link);
     free(s->timers.heap);
     pbuf_pool_free(&s->pool);
+    sent_pool_free(&s->sent);
     free(s);
 }
 
