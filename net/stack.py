@@ -93,7 +93,11 @@ def _mac(rng: Rng) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class SocketInfo:
-    """One row of ``ss``: queues in bytes, times in ns, windows in bytes."""
+    """One row of ``ss``: queues in bytes, times in ns, windows in bytes.
+
+    LISTEN: ``rx_queue`` connections wait to be accepted, ``tx_queue`` may. ``timer``: the next to go off (``on``,
+    ``keepalive``, ``timewait``, ``persist``, or empty), in ``timer_left``. ``options``: what both ends agreed on.
+    """
 
     id: int
     type: str
@@ -109,6 +113,21 @@ class SocketInfo:
     ssthresh: int
     mss: int
     retransmits: int
+    congestion: str = ""
+    options: tuple[str, ...] = ()
+    wscale: tuple[int, int] = (0, 0)
+    in_flight: int = 0
+    sacked: int = 0
+    lost: int = 0
+    backoff: int = 0
+    timer: str = ""
+    timer_left: int = 0
+    orphan: bool = False
+    owner: str = ""
+
+
+_OPTIONS = ((lib.SOCK_TIMESTAMPS, "ts"), (lib.SOCK_SACK, "sack"), (lib.SOCK_WSCALE, "wscale"))
+_TIMERS = ("", "on", "keepalive", "timewait", "persist")
 
 
 class Link:
@@ -308,6 +327,16 @@ class Stack:
                     ssthresh=raw.ssthresh,
                     mss=raw.mss,
                     retransmits=raw.retransmits,
+                    congestion=ffi.string(raw.cong).decode(),
+                    options=tuple(name for bit, name in _OPTIONS if raw.flags & bit),
+                    wscale=(raw.wscale_out, raw.wscale_in),
+                    in_flight=raw.in_flight,
+                    sacked=raw.sacked,
+                    lost=raw.lost,
+                    backoff=raw.backoff,
+                    timer=_TIMERS[raw.timer],
+                    timer_left=raw.timer_ns,
+                    orphan=bool(raw.orphan),
                 )
             )
         return rows

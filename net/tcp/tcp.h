@@ -331,6 +331,9 @@ void tcp_keepalive_restart(struct stack *s, struct tcp *t);
 
 /* sockopt.c */
 void tcp_info(const struct sock *k, struct sock_info *out);
+
+/* show.c */
+void tcp_show(const struct stack *s, const struct sock *k, struct sock_info *out);
 int64_t tcp_getopt(struct tcp *t, int name);
 int tcp_setopt(struct stack *s, struct tcp *t, int name, int64_t value);
 
