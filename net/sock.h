@@ -29,6 +29,7 @@ struct sock {
     bool orphan;  /* its owner has let go of it */
     bool v6only, reuseaddr;
     bool hashed;
+    uint8_t ifindex; /* SO_BINDTOIFINDEX: only on this interface; 0: on any */
     uint16_t want; /* EV_READ, EV_WRITE */
     int error;     /* pending, positive errno */
     struct addr local, remote;

@@ -203,6 +203,8 @@ int64_t sock_getopt(struct stack *s, int64_t id, int level, int name)
         return stream && tcp_of(k)->state == LISTEN;
     case SO_KEEPALIVE:
         return stream && tcp_of(k)->keepalive;
+    case SO_BINDTOIFINDEX:
+        return k->ifindex;
     case SO_BROADCAST:
         return !stream && ((struct udp *)k)->broadcast;
     case SO_RCVBUF:
@@ -247,6 +249,13 @@ int sock_setopt(struct stack *s, int64_t id, int level, int name, int64_t value)
             tcp_of(k)->keepalive = value != 0;
             tcp_keepalive_restart(s, tcp_of(k));
         }
+        return 0;
+    case SO_BINDTOIFINDEX:
+        if (stream)
+            return -ENOPROTOOPT;
+        if (value && (value < 0 || value > NETIFS_MAX || !netif_of(s, (int)value)))
+            return -ENODEV;
+        k->ifindex = (uint8_t)value;
         return 0;
     case SO_BROADCAST:
         if (!stream)

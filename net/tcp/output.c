@@ -2,6 +2,7 @@
  * each. It runs once for each dirty socket in a run of the stack, so that many small writes become few segments. */
 #include <errno.h>
 
+#include "net/ip/neigh.h"
 #include "net/tcp/tcp.h"
 #include "net/core/wire.h"
 
@@ -310,6 +311,11 @@ void tcp_output(struct stack *s, struct sock *k)
     struct path path;
     if (!route_find(s, &k->remote, &k->local, &path))
         return; /* its timers will try again, and give up in the end */
+    if (t->progress && s->now - t->confirmed >= SECOND) {
+        neigh_confirm(path.nif, &path.next);
+        t->confirmed = s->now;
+        t->progress = false;
+    }
     uint32_t burst = path.nif->link->caps & LINK_TSO ? BURST_BYTES_MAX : t->mss;
     if (burst < t->mss)
         burst = t->mss;
