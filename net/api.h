@@ -38,6 +38,7 @@ struct poller *stack_poller(struct stack *s);
 uint64_t stack_run(struct stack *s, uint64_t now);
 int stack_events(struct stack *s, uint64_t *events, unsigned max);
 
+#define STACK_INTERFACES_MAX 8 /* the first is loopback */
 int stack_add_link(struct stack *s, struct link *l); /* the interface index, 1 and up */
 /* gateway NULL: on the link itself. remove: -ESRCH. */
 int stack_add_route(struct stack *s, int ifindex, const uint8_t *dest, unsigned prefix, const uint8_t *gateway);

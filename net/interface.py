@@ -87,7 +87,8 @@ class Interface:
         """Add ``"10.0.0.2/24"``, or (``RENEW``) give it new lifetimes."""
         addr, prefix = parse_interface(interface)
         check(
-            lib.stack_set_address(self._handle, self.index, addr, prefix, flags, preferred_until, valid_until), interface
+            lib.stack_set_address(self._handle, self.index, addr, prefix, flags, preferred_until, valid_until),
+            interface,
         )
 
     def remove_address(self, address: str) -> None:

@@ -16,7 +16,7 @@ import ipaddress
 import socket
 import ssl as ssl_module
 from asyncio import sslproto
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from libos._native import ffi, lib
@@ -123,7 +123,7 @@ class StackNetwork:
 
     def configured_families(self) -> set[int]:
         """Of which it has an address, loopback aside."""
-        return {family_of(interface) for interface in self.stack.addresses}
+        return {family_of(own) for own, _, _ in self._addresses() if not ipaddress.ip_address(own).is_loopback}
 
     def source(self, address: str) -> tuple[str, int, bool] | None:
         """The address that a packet to ``address`` would carry, the length of its prefix, whether it is deprecated;
@@ -131,11 +131,18 @@ class StackNetwork:
         raw = ffi.new("uint8_t[16]")
         if lib.stack_source(self.handle, pack_address(address), raw) < 0:
             return None
-        own = unpack_address(bytes(raw))
-        for interface in map(ipaddress.ip_interface, self.stack.addresses):
-            if str(interface.ip) == own:
-                return own, interface.network.prefixlen, False
-        return own, 128, False  # loopback
+        chosen = unpack_address(bytes(raw))
+        for own, prefix, state in self._addresses():
+            if own == chosen:
+                return own, prefix, state == lib.ADDRESS_DEPRECATED
+        return chosen, 128, False
+
+    def _addresses(self) -> Iterator[tuple[str, int, int]]:
+        """Each with its prefix's length and its state."""
+        cursor, raw = ffi.new("uint64_t *"), ffi.new("struct stack_address *")
+        while lib.stack_next_address(self.handle, cursor, raw):
+            if raw.state not in (lib.ADDRESS_TENTATIVE, lib.ADDRESS_DUPLICATE):
+                yield unpack_address(bytes(raw.addr)), raw.prefix, raw.state
 
     # --- asyncio: connections, servers, datagrams: each in a file of its own ---------------------------------------
 
