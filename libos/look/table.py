@@ -1,4 +1,4 @@
-"""Rows for people: a rich table on a terminal, aligned text for whatever reads a pipe."""
+"""Rows for people: a rich table on a terminal; aligned text for whatever reads a pipe, and where notes stand below rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), header: bool = True
 ) -> None:
     """``right``: the columns to align to the right. A row longer than ``columns`` carries a line of notes below it."""
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and all(len(row) == len(columns) for row in rows):
         _print_rich(columns, rows, right, header)
         return
     shown = [columns, *rows] if header else rows
@@ -32,11 +32,9 @@ def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Se
     from rich.markup import escape
     from rich.table import Table
 
-    notes = any(len(row) > len(columns) for row in rows)
     table = Table(box=None, pad_edge=False, show_header=header)
-    for name in [*columns, *([""] if notes else [])]:
+    for name in columns:
         table.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for row in rows:
-        cells = [*row[: len(columns)], *(["\n".join(row[len(columns) :])] if notes else [])]
-        table.add_row(*map(escape, cells))
+        table.add_row(*map(escape, row))
     Console().print(table)
