@@ -142,26 +142,45 @@ _TIME = MappingProxyType({"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9})
 _RATE = MappingProxyType({"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9})
 
 
+IMPAIRMENT = (
+    "loss=2%,burst=3,delay=5ms,jitter=1ms,order=keep,reorder=5%,duplicate=1%,corrupt=0.1%,rate=100mbit,buffer=20ms,"
+    "bucket=64K,queue=1000,seed=7"
+)
+
+
 def parse_impairment(value: str | Mapping[str, object]) -> Impairment:
-    """``loss=2%,delay=5ms,jitter=1ms,reorder=5%,duplicate=1%,corrupt=0.1%,rate=100mbit,queue=1000,seed=7``, or the same
-    as a TOML table."""
+    """What ``IMPAIRMENT`` shows, or the same as a TOML table. ``buffer`` and ``bucket`` are times, or sizes that the
+    rate turns into times."""
     if isinstance(value, str):
         items = [(key.strip(), text.strip()) for key, _, text in (part.partition("=") for part in value.split(","))]
     else:
         items = [(key, str(text)) for key, text in value.items()]
     settings: dict[str, Any] = {}
-    for key, text in items:
+    for key, text in sorted(items, key=lambda item: item[0] != "rate"):  # the rate first, for what counts by it
         if key in ("loss", "reorder", "duplicate", "corrupt"):
             settings[key] = _number(text, {"%": 10_000}, limit=1_000_000) / 1e6
         elif key in ("delay", "jitter"):
             settings[key] = _number(text, _TIME)
         elif key == "rate":
             settings[key] = _number(text, _RATE)
-        elif key in ("queue", "seed") and text.isdecimal():
+        elif key in ("buffer", "bucket"):
+            settings[key] = _time_at(text, settings.get("rate", 0))
+        elif key == "order" and text == "keep":
+            settings["keep_order"] = True
+        elif key in ("burst", "queue", "seed") and text.isdecimal():
             settings[key] = int(text)
         else:
             raise ValueError(f"{key}={text} is no impairment")
     return Impairment(**settings)
+
+
+def _time_at(text: str, rate: int) -> int:
+    """A time, or the time that so many bytes take at ``rate``: ns."""
+    if re.fullmatch(r"[\d.]+\s*(ns|us|ms|s)", text):
+        return _number(text, _TIME)
+    if not rate:
+        raise ValueError(f"{text!r} is no time, and for a size there must be a rate")
+    return Size.parse(text) * 8 * 10**9 // rate
 
 
 def _number(text: str, units: Mapping[str, int], limit: int = 2**63) -> int:
@@ -201,9 +220,7 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     pcap: Annotated[str, Meta(description="the name of a file to write")] = ""
     impair: Annotated[
         Impairment | None,
-        Meta(
-            description="loss=2%,delay=5ms,jitter=1ms,reorder=5%,duplicate=1%,corrupt=0.1%,rate=100mbit,queue=1000,seed=7"
-        ),
+        Meta(description=IMPAIRMENT),
     ] = None
     memory: Annotated[Size, Meta(description="bytes, or a number with K, M or G; at least 16M")] = Size(256 << 20)
     sockets: Annotated[int, Meta(ge=16, le=1 << 20, description="16 to 1048576")] = 65536

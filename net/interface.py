@@ -1,6 +1,6 @@
 """One interface of a Stack: its addresses with their states, its neighbours, what routers say on it.
 
-A face over ``lib.stack_*`` for whoever configures a machine; it holds no state of its own, so several may stand for the same
+A face over ``lib.stack_*`` for whoever configures a machine; it holds no state of its own, so several may stand for one
 interface. Times are ns of the stack's clock, :data:`NEVER` is for ever. ``OSError`` says what C refused.
 """
 

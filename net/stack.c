@@ -136,7 +136,7 @@ int stack_add_link(struct stack *s, struct link *l)
     if (rc < 0)
         return rc;
     s->nnetifs++;
-    if (!(l->caps & LINK_LOOPBACK)) { /* RFC 4291 2.5.6 and appendix A: the link-local address from the MAC */
+    if (!(l->caps & (LINK_LOOPBACK | LINK_NOARP))) { /* RFC 4291 2.5.6 and appendix A: the link-local address from the MAC */
         const uint8_t *m = l->mac;
         uint8_t ll[16] = {0xfe, 0x80, 0, 0, 0, 0, 0, 0, m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]};
         struct addr a = addr_from(ll);

@@ -49,7 +49,20 @@ def test_defaults_are_an_unprivileged_machine() -> None:
         (
             "impair",
             "reorder=5%,duplicate=1%,corrupt=0.1%,jitter=100us,rate=100mbit,queue=7,seed=1",
-            Impairment(0, 0.05, 0.01, 0.001, 0, 100_000, 100_000_000, 7, 1),
+            Impairment(reorder=0.05, duplicate=0.01, corrupt=0.001, jitter=100_000, rate=100_000_000, queue=7, seed=1),
+        ),
+        (
+            "impair",
+            "loss=1%,burst=3,jitter=1ms,order=keep,buffer=125K,rate=1mbit,bucket=2ms",
+            Impairment(
+                loss=0.01,
+                burst=3,
+                jitter=10**6,
+                keep_order=True,
+                buffer=125 * 1024 * 8 * 1000,
+                rate=10**6,
+                bucket=2 * 10**6,
+            ),
         ),
     ],
 )

@@ -30,11 +30,7 @@ void netif_init(struct netif *nif, struct stack *s, struct link *l, int index)
     timer_init(&nif->timer, run);
 }
 
-void netif_free(struct netif *nif)
-{
-    router_free(nif);
-    timer_cancel(&nif->stack->timers, &nif->timer);
-}
+void netif_free(struct netif *nif) { router_free(nif); } /* all timers go with their heap */
 
 void netif_wake(struct netif *nif, uint64_t due)
 {

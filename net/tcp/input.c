@@ -250,7 +250,7 @@ static uint32_t acknowledged(struct stack *s, struct tcp *t, const struct segmen
     if (seq_lt(t->snd_nxt, t->snd_una))
         t->snd_nxt = t->snd_una;
     tcp_out_acked(s, t, bytes);
-    t->progress = true;
+    t->progress = s->now;
     if (t->out_bytes || t->fin_wanted)
         sock_mark_dirty(s, &t->k);
     if (was_full || t->k.want & EV_WRITE)
@@ -312,7 +312,7 @@ static void take_data(struct stack *s, struct tcp *t, const struct segment *g)
     if (!tcp_in_insert(s, t, g)) {
         if (t->in_bytes != before) {
             sock_mark_ready(s, &t->k);
-            t->progress = true;
+            t->progress = s->now;
         }
         /* 3.8.6.3: an ACK for at least every second full segment, else soon */
         if (t->unacked_in >= 2u * t->mss)

@@ -311,10 +311,9 @@ void tcp_output(struct stack *s, struct sock *k)
     struct path path;
     if (!route_find(s, &k->remote, &k->local, &path))
         return; /* its timers will try again, and give up in the end */
-    if (t->progress && s->now - t->confirmed >= SECOND) {
+    if (t->progress && s->now - t->progress < SECOND && s->now - t->confirmed >= SECOND) {
         neigh_confirm(path.nif, &path.next);
         t->confirmed = s->now;
-        t->progress = false;
     }
     uint32_t burst = path.nif->link->caps & LINK_TSO ? BURST_BYTES_MAX : t->mss;
     if (burst < t->mss)

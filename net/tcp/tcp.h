@@ -181,8 +181,8 @@ struct tcp {
     uint32_t keep_idle, keep_interval; /* seconds */
     uint8_t keep_count, keep_sent;
     uint64_t last_heard;
-    uint64_t confirmed; /* when the neighbour cache was last told of progress (RFC 4861 7.3.1) */
-    bool progress;      /* the peer took or sent something new since then */
+    uint64_t progress;  /* when the peer last took or sent something new */
+    uint64_t confirmed; /* when the neighbour cache was last told of that (RFC 4861 7.3.1) */
 
     struct tcp *parent, *next_child, *prev_child; /* of a listener, until accepted */
     bool half;                                    /* on its `half`, not its accept queue */
@@ -336,8 +336,6 @@ void tcp_info(const struct sock *k, struct sock_info *out);
 
 /* show.c */
 void tcp_show(const struct stack *s, const struct sock *k, struct sock_info *out);
-int64_t tcp_getopt(struct tcp *t, int name);
-int tcp_setopt(struct stack *s, struct tcp *t, int name, int64_t value);
 
 #define TCP_RTO_MIN (200ull * MSEC) /* RFC 6298 says 1 s; every stack in use today has less */
 #define TCP_RTO_MAX (120ull * SECOND)

@@ -36,6 +36,7 @@ from scapy.packet import Packet
 
 from libos._native import ffi, lib
 from libos.errors import check
+from libos.net.interface import Interface
 from libos.net.stack import Link, SocketInfo, Stack, pack_address, unpack_address
 from libos.rand import Rng
 
@@ -96,6 +97,7 @@ class Harness:
         mac = bytes.fromhex(OUR_MAC.replace(":", ""))
         self.link = Link.manual(Rng(seed), mtu=mtu, caps=caps, queue=queue, mac=mac)
         self.ifindex = self.stack.add_link(self.link)
+        self.interface = Interface(self.stack, self.ifindex)
         self.stack.add_address(self.ifindex, OURS[4] + "/24")
         self.stack.add_address(self.ifindex, OURS[6] + "/64")
         if routes:

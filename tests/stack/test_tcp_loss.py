@@ -21,7 +21,7 @@ def sent(h, p):
 
 
 def test_retransmission_backs_off(h):
-    """RFC 6298 5.5, 5.6: doubling, to 120 s at most; then ETIMEDOUT"""
+    """RFC 6298 5.5, 5.6; RFC 9293 3.8.3 (MUST-20, SHLD-11, MUST-19): doubling, to 120 s at most; then ETIMEDOUT"""
     p, c = h.established()
     h.at("1s")
     h.send(c, b"hello")
@@ -43,7 +43,7 @@ def test_retransmission_backs_off(h):
 
 
 def test_the_first_sample(h):
-    """RFC 6298 2.2: SRTT is R, RTTVAR is R/2, RTO is SRTT + 4 RTTVAR"""
+    """RFC 6298 2.2; RFC 9293 MUST-18: SRTT is R, RTTVAR is R/2, RTO is SRTT + 4 RTTVAR"""
     c = h.connect(80)
     p = h.peer(port=80, to=h.info(c).local[1])
     p.expect("S")
@@ -72,7 +72,7 @@ def test_the_next_samples(h):
 
 
 def test_karn(h):
-    """RFC 6298 3: no sample from what was sent twice"""
+    """RFC 6298 3; RFC 9293 MUST-18: no sample from what was sent twice"""
     p, c = h.connected()
     h.at("1s")
     h.send(c, b"x")
@@ -130,7 +130,7 @@ def test_an_ack_restarts_the_timer(h):
 
 
 def test_after_a_timeout_slow_start_from_one(h):
-    """RFC 5681 3.1: cwnd is one segment, ssthresh half of what was under way"""
+    """RFC 5681 3.1; RFC 9293 MUST-19: cwnd is one segment, ssthresh half of what was under way"""
     p, c = h.established()
     h.send(c, b"x" * 50_000)
     assert len(h.frames()) == 10
@@ -367,7 +367,7 @@ def test_path_mtu_with_tso(harness, family):
 
 
 def test_keepalive(h):
-    """RFC 9293 3.8.4: after so long a silence so many questions, so far apart; an answer and the clock begins anew"""
+    """RFC 9293 3.8.4 (MUST-27, MUST-29, SHLD-12, MAY-5): questions after a silence; an answer, and it begins anew"""
     p, c = h.established(SO_KEEPALIVE=1, TCP_KEEPIDLE=10, TCP_KEEPINTVL=2, TCP_KEEPCNT=3)
     h.at("9.999s").expect_nothing()
     h.at("10s")
@@ -394,7 +394,7 @@ def test_their_keepalive_is_answered(h):
 
 
 def test_keepalive_waits_for_what_is_under_way(h):
-    """RFC 9293 3.8.4, MUST-27: only when nothing is outstanding"""
+    """RFC 9293 3.8.4 (MUST-26): only when nothing is outstanding"""
     p, c = h.established(SO_KEEPALIVE=1, TCP_KEEPIDLE=5, TCP_KEEPINTVL=1, TCP_KEEPCNT=2)
     h.send(c, b"x")
     p.expect("PA", seq=1)
@@ -406,6 +406,7 @@ def test_keepalive_waits_for_what_is_under_way(h):
 
 
 def test_turned_off_again(h):
+    """RFC 9293 3.8.4 (MUST-24)"""
     p, c = h.established(SO_KEEPALIVE=1, TCP_KEEPIDLE=10)
     h.set(c, SO_KEEPALIVE=0)
     h.at("100s")
