@@ -69,6 +69,8 @@
     X(TcpExtTCPDSACKRecv)                                                                                              \
     X(TcpExtTCPDSACKOldSent)                                                                                           \
     X(TcpExtTCPDSACKOfoSent)                                                                                           \
+    X(TcpExtTCPSynRetrans)                                                                                             \
+    X(TcpExtTCPOrigDataSent)                                                                                           \
     X(TcpExtTCPTimeouts)                                                                                               \
     X(TcpExtTCPWinProbe)                                                                                               \
     X(TcpExtTCPKeepAlive)                                                                                              \

@@ -1,4 +1,4 @@
-"""The control socket from both ends: what it tells and to whom; what hostile, slow and many callers get; what is left."""
+"""The control socket from both ends: what it tells and to whom; hostile, slow and many callers; what is left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows for people: a rich table on a terminal; aligned text for whatever reads a pipe, and where notes stand below rows."""
+"""Rows for people: a rich table on a terminal; aligned text into a pipe, and where there are notes below rows."""
 
 from __future__ import annotations
 
