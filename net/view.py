@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +47,12 @@ class NetView:
 
         ``owner``: the class of the protocol that it serves, as far as that is known.
         """
+        return list(self.each_socket())
+
+    def each_socket(self) -> Iterator[SocketInfo]:
+        """The same one by one; sockets may come and go meanwhile."""
         sinks, base = self._network.sinks, self._network.base
-        return [replace(row, owner=_owner(sinks.get(base | row.id))) for row in self._stack.sockets()]
+        return self._stack.each_socket(lambda id: _owner(sinks.get(base | id)))
 
     def counters(self) -> dict[str, int]:
         """Since boot, by their SNMP (``nstat``) names."""

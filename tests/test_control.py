@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -174,6 +175,28 @@ def test_a_slow_reader_gets_all_of_a_large_answer(machine: Machine, call: Callab
     caller.turn()  # more than the kernel takes: it waits, and the second request with it
     assert len(caller.line()["sockets"]) == 3000
     assert caller.line()["machine"]
+    for sock in sockets:
+        sock.close()
+
+
+def test_a_large_answer_is_made_a_piece_a_turn(machine: Machine, call: Callable[[], Caller]) -> None:
+    """So that the program runs in between."""
+    network = machine.network
+    assert network is not None
+    sockets = [network.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(640)]
+    caller = call()
+    caller.send(b'{"show": ["sockets"]}\n')
+    seen, most, turns = b"", 0, 0
+    while not seen.endswith(b"\n"):
+        machine.reactor.turn(0)
+        turns += 1
+        with contextlib.suppress(BlockingIOError):
+            piece = caller.sock.recv(1 << 20)
+            most = max(most, piece.count(b'"id"'))
+            seen += piece
+    assert len(json.loads(seen)["sockets"]) == 640
+    assert most <= 64
+    assert turns >= 10
     for sock in sockets:
         sock.close()
 
