@@ -43,10 +43,19 @@ struct poller *stack_poller(struct stack *s);
 uint64_t stack_run(struct stack *s, uint64_t now);
 int stack_events(struct stack *s, uint64_t *events, unsigned max);
 
+#define STACK_INTERFACES_MAX 8 /* the first is loopback */
 int stack_add_link(struct stack *s, struct link *l); /* the interface index, 1 and up */
 /* gateway NULL: on the link itself. remove: -ESRCH. */
 int stack_add_route(struct stack *s, int ifindex, const uint8_t *dest, unsigned prefix, const uint8_t *gateway);
 int stack_remove_route(struct stack *s, int ifindex, const uint8_t *dest, unsigned prefix, const uint8_t *gateway);
+struct stack_route {
+    uint8_t dest[16], gateway[16];
+    uint8_t prefix; /* of 128 */
+    uint8_t on_link;
+    int32_t ifindex;
+};
+/* The first route at or after *cursor, longest prefix first; advances it. 1, or 0 at the end. */
+int stack_next_route(struct stack *s, uint64_t *cursor, struct stack_route *out);
 /* The source address that a packet to dest would carry. -ENETUNREACH. */
 int stack_source(struct stack *s, const uint8_t *dest, uint8_t *source);
 
@@ -299,6 +308,15 @@ int sock_setsockopt(struct stack *s, int64_t id, int level, int name, const void
 /* Bytes queued: unread, unsent, unacknowledged. */
 int sock_queues(struct stack *s, int64_t id, uint64_t *unread, uint64_t *unsent, uint64_t *unacked);
 
+#define SOCK_TIMESTAMPS 1 /* agreed on (RFC 7323) */
+#define SOCK_SACK 2
+#define SOCK_WSCALE 4
+
+#define SOCK_TIMER_ON 1 /* as `ss -o` has them: retransmission or loss probe, */
+#define SOCK_TIMER_KEEP 2
+#define SOCK_TIMER_WAIT 3
+#define SOCK_TIMER_PERSIST 4
+
 struct sock_info {
     int64_t id;
     uint32_t type, state; /* by Linux's numbers (include/net/tcp_states.h) */
@@ -307,6 +325,14 @@ struct sock_info {
     uint64_t srtt_ns, rttvar_ns, rto_ns;
     uint32_t cwnd, ssthresh; /* bytes */
     uint32_t mss, retransmits;
+    /* TCP; bytes, where nothing else is said. LISTEN: rx_queue is how many wait to be accepted, tx_queue how many may. */
+    uint32_t flags, timer; /* SOCK_*; SOCK_TIMER_*, the next to go off, 0: none */
+    uint64_t timer_ns;     /* until it does */
+    uint32_t in_flight, sacked, lost;
+    uint8_t wscale_out, wscale_in; /* window scales */
+    uint8_t backoff;               /* time-outs in a row */
+    uint8_t orphan;                /* its owner has closed it */
+    char cong[16];                 /* congestion control */
 };
 /* The first socket with an id slot at or after *cursor; advances it. 1, or 0 at the end. */
 int stack_next_socket(struct stack *s, uint64_t *cursor, struct sock_info *out);

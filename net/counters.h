@@ -77,6 +77,8 @@
     X(TcpExtTCPDSACKRecv)                                                                                              \
     X(TcpExtTCPDSACKOldSent)                                                                                           \
     X(TcpExtTCPDSACKOfoSent)                                                                                           \
+    X(TcpExtTCPSynRetrans)                                                                                             \
+    X(TcpExtTCPOrigDataSent)                                                                                           \
     X(TcpExtTCPTimeouts)                                                                                               \
     X(TcpExtTCPWinProbe)                                                                                               \
     X(TcpExtTCPKeepAlive)                                                                                              \

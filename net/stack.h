@@ -21,7 +21,7 @@
 #include "net/core/timer.h"
 #include "net/tcp/scoreboard.h"
 
-#define NETIFS_MAX 8
+#define NETIFS_MAX STACK_INTERFACES_MAX
 #define ROUTES_MAX 64
 #define SECOND 1000000000u
 #define MSEC 1000000u

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import msgspec
 
 from libos._native import ffi, lib
 from libos.errors import check
@@ -115,9 +117,12 @@ def pack_impairment(how: Impairment, rng: Rng) -> Any:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class SocketInfo:
-    """One row of ``ss``: queues in bytes, times in ns, windows in bytes."""
+class SocketInfo(msgspec.Struct, frozen=True):
+    """One row of ``ss``: queues in bytes, times in ns, windows in bytes.
+
+    LISTEN: ``rx_queue`` connections wait to be accepted, ``tx_queue`` may. ``timer``: the next to go off (``on``,
+    ``keepalive``, ``timewait``, ``persist``, or empty), in ``timer_left``. ``options``: what both ends agreed on.
+    """
 
     id: int
     type: str
@@ -133,6 +138,28 @@ class SocketInfo:
     ssthresh: int
     mss: int
     retransmits: int
+    congestion: str = ""
+    options: tuple[str, ...] = ()
+    wscale: tuple[int, int] = (0, 0)
+    in_flight: int = 0
+    sacked: int = 0
+    lost: int = 0
+    backoff: int = 0
+    timer: str = ""
+    timer_left: int = 0
+    orphan: bool = False
+    owner: str = ""
+
+
+_OPTIONS = tuple(  # by their bits
+    tuple(
+        name
+        for bit, name in ((lib.SOCK_TIMESTAMPS, "ts"), (lib.SOCK_SACK, "sack"), (lib.SOCK_WSCALE, "wscale"))
+        if flags & bit
+    )
+    for flags in range(8)
+)
+_TIMERS = ("", "on", "keepalive", "timewait", "persist")
 
 
 class Link:
@@ -341,28 +368,40 @@ class Stack:
 
     def sockets(self) -> list[SocketInfo]:
         """Every socket, with its state and queues."""
-        cursor, raw, rows = ffi.new("uint64_t *"), ffi.new("struct sock_info *"), []
+        return list(self.each_socket())
+
+    def each_socket(self, owner: Callable[[int], str] = lambda id: "") -> Iterator[SocketInfo]:
+        """The same one by one, for who has other things to do between; sockets may come and go meanwhile. ``owner``
+        says whose a socket is."""
+        cursor, raw = ffi.new("uint64_t *"), ffi.new("struct sock_info *")
         while lib.stack_next_socket(self.handle, cursor, raw):
-            stream = raw.type == socket.SOCK_STREAM
-            rows.append(
-                SocketInfo(
-                    id=raw.id,
-                    type="tcp" if stream else "udp",
-                    state=STATES[raw.state],
-                    local=unpack_name(raw.local),
-                    remote=unpack_name(raw.remote),
-                    rx_queue=raw.rx_queue,
-                    tx_queue=raw.tx_queue,
-                    srtt=raw.srtt_ns,
-                    rttvar=raw.rttvar_ns,
-                    rto=raw.rto_ns,
-                    cwnd=raw.cwnd,
-                    ssthresh=raw.ssthresh,
-                    mss=raw.mss,
-                    retransmits=raw.retransmits,
-                )
+            yield SocketInfo(
+                id=raw.id,
+                type="tcp" if raw.type == socket.SOCK_STREAM else "udp",
+                state=STATES[raw.state],
+                local=unpack_name(raw.local),
+                remote=unpack_name(raw.remote),
+                rx_queue=raw.rx_queue,
+                tx_queue=raw.tx_queue,
+                srtt=raw.srtt_ns,
+                rttvar=raw.rttvar_ns,
+                rto=raw.rto_ns,
+                cwnd=raw.cwnd,
+                ssthresh=raw.ssthresh,
+                mss=raw.mss,
+                retransmits=raw.retransmits,
+                congestion=ffi.string(raw.cong).decode(),
+                options=_OPTIONS[raw.flags],
+                wscale=(raw.wscale_out, raw.wscale_in),
+                in_flight=raw.in_flight,
+                sacked=raw.sacked,
+                lost=raw.lost,
+                backoff=raw.backoff,
+                timer=_TIMERS[raw.timer],
+                timer_left=raw.timer_ns,
+                orphan=bool(raw.orphan),
+                owner=owner(raw.id),
             )
-        return rows
 
     def lingering(self) -> int:
         """Closed connections that still have something to get through."""

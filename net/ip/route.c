@@ -1,5 +1,6 @@
 /* Routes of a stack: which way a packet goes (longest prefix first). */
 #include <errno.h>
+#include <string.h>
 
 #include "net/stack.h"
 #include "net/core/wire.h"
@@ -97,4 +98,15 @@ int stack_source(struct stack *s, const uint8_t *dest, uint8_t *source)
         return -ENETUNREACH;
     memcpy(source, path.src.b, 16);
     return 0;
+}
+
+int stack_next_route(struct stack *s, uint64_t *cursor, struct stack_route *out)
+{
+    if (*cursor >= s->nroutes)
+        return 0;
+    const struct route *r = &s->routes[(*cursor)++];
+    *out = (struct stack_route){.prefix = r->bits, .on_link = r->on_link, .ifindex = r->nif->index};
+    memcpy(out->dest, r->dest.b, 16);
+    memcpy(out->gateway, r->gateway.b, 16);
+    return 1;
 }

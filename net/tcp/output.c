@@ -233,10 +233,14 @@ static void sent(struct stack *s, struct tcp *t, enum reason why, const struct p
     bool again = seq_lt(plan->seq, t->snd_max);
     if (why == SEND_PROBE || space == 0)
         return;
+    uint32_t segments = plan->len > plan->mss ? (plan->len + plan->mss - 1) / plan->mss : 1;
     if (again) {
-        s->counters[C_TcpRetransSegs] += plan->len > plan->mss ? (plan->len + plan->mss - 1) / plan->mss : 1;
-        t->retransmits += plan->len > plan->mss ? (plan->len + plan->mss - 1) / plan->mss : 1;
+        s->counters[C_TcpRetransSegs] += segments;
+        s->counters[C_TcpExtTCPSynRetrans] += (plan->flags & TH_SYN) != 0;
+        t->retransmits += segments;
         t->bytes_retrans += plan->len;
+    } else if (plan->len) {
+        s->counters[C_TcpExtTCPOrigDataSent] += segments;
     }
     if (why == SEND_SYN) {
         t->rtt_timing = !again; /* Karn (RFC 6298 3) */

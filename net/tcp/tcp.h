@@ -488,6 +488,9 @@ void tcp_keepalive_restart(struct stack *s, struct tcp *t);
 void tcp_info(const struct sock *k, struct sock_info *out);
 int64_t tcp_read_info(struct stack *s, struct sock *k, void *buf, size_t cap); /* TCP_INFO */
 
+/* show.c */
+void tcp_show(const struct stack *s, const struct sock *k, struct sock_info *out);
+
 #define TCP_RTO_MIN (200ull * MSEC) /* RFC 6298 says 1 s; every stack in use today has less */
 #define TCP_RTO_MAX (120ull * SECOND)
 #define TCP_RTO_INITIAL (1ull * SECOND) /* RFC 6298 2.1 */
