@@ -252,6 +252,13 @@ class Stack:
         self.poller: Any = lib.stack_poller(self.handle)
         self.addresses: list[str] = []
 
+    @classmethod
+    def view(cls, handle: Any) -> Stack:
+        """Somebody else's stack, to look at: for its owner to close."""
+        stack = cls.__new__(cls)
+        stack.handle, stack.poller, stack.addresses = handle, None, []
+        return stack
+
     def add_link(self, link: Link) -> int:
         """Take the link over; its interface index."""
         index = check(lib.stack_add_link(self.handle, link._handle))

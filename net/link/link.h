@@ -14,6 +14,7 @@
 #include "sched/reactor.h"
 
 #define LINK_LOOPBACK 0x8000 /* a capability that only loopback has: no neighbours on it */
+#define LINK_NOARP 0x4000    /* point to point: whoever has the address, the link knows the way (IFF_NOARP) */
 
 struct link_ops {
     /* Takes p, one frame. */

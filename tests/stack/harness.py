@@ -307,6 +307,7 @@ class Harness:
         mss: int | None = 1000,
         ws: int | None = None,
         ts: int | None = None,
+        sack: bool | None = None,
         win: int = 65535,
         isn: int = 5_000_000,
         **options: int,
@@ -315,7 +316,7 @@ class Harness:
         own = listener is None
         listener = self.listen(80, **options) if listener is None else listener
         p = self.peer(port=port, isn=isn)
-        p.rx("S", seq=0, mss=mss, ws=ws, ts=ts, win=win)
+        p.rx("S", seq=0, mss=mss, ws=ws, ts=ts, sack=sack, win=win)
         p.expect("SA", seq=0, ack=1)
         p.rx("A", seq=1, ack=1, win=win >> (ws or 0))
         c = self.accept(listener)
@@ -329,6 +330,7 @@ class Harness:
         mss: int | None = 1000,
         ws: int | None = None,
         ts: int | None = None,
+        sack: bool | None = None,
         win: int = 65535,
         local_port: int = 50000,
         **options: int,
@@ -337,7 +339,7 @@ class Harness:
         c = self.connect(80, local_port=local_port, **options)
         p = self.peer(port=80, to=local_port)
         p.expect("S", seq=0)
-        p.rx("SA", seq=0, ack=1, mss=mss, ws=ws, ts=ts, win=win)
+        p.rx("SA", seq=0, ack=1, mss=mss, ws=ws, ts=ts, sack=sack, win=win)
         p.expect("A", seq=1, ack=1)
         return p, c
 
