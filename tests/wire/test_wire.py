@@ -1,4 +1,4 @@
-"""``libos wire`` as a command; and every byte intact over bad wires, kernel and libos in all pairs, both ways at once."""
+"""``libos wire`` as a command; every byte intact over bad wires, kernel and libos in all pairs, both ways at once."""
 
 from __future__ import annotations
 
