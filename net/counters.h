@@ -54,6 +54,12 @@
     X(TcpExtListenOverflows) /* there was no place in an accept queue */                                               \
     X(TcpExtListenDrops)     /* a SYN, or the ACK of ours, was dropped for that or another reason */                   \
     X(TcpExtTCPDeferAcceptDrop)                                                                                        \
+    X(TcpExtTCPFastOpenActive)                                                                                         \
+    X(TcpExtTCPFastOpenActiveFail)                                                                                     \
+    X(TcpExtTCPFastOpenPassive)                                                                                        \
+    X(TcpExtTCPFastOpenPassiveFail)                                                                                    \
+    X(TcpExtTCPFastOpenListenOverflow)                                                                                 \
+    X(TcpExtTCPFastOpenCookieReqd)                                                                                     \
     X(TcpExtPAWSEstab)                                                                                                 \
     X(TcpExtTCPChallengeACK)                                                                                           \
     X(TcpExtTCPACKSkippedChallenge) /* not sent, for one was just now */                                               \

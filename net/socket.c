@@ -123,6 +123,7 @@ int64_t sock_recv(struct stack *s, int64_t id, uint8_t *buf, size_t cap)
     struct tcp *t = tcp_of(k);
     if (t->in.head) {
         int64_t n = tcp_in_read(s, t, buf, cap);
+        tcp_urgent_left(t); /* perhaps that was all of it */
         sock_mark_dirty(s, k); /* the window may have opened */
         return n;
     }

@@ -15,6 +15,7 @@ its own sockets would wait for itself. Other timeouts are refused.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -42,6 +43,7 @@ EV_ERROR: int = lib.EV_ERROR
 EV_REQUEST: int = lib.EV_REQUEST
 EV_GONE = 1 << 15  # the network goes down: told by Python to every sink, never by C
 
+_TCP_FASTOPEN_CONNECT = 30  # linux/tcp.h; socket has no name for it before 3.12
 _TYPE_FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _PROTOCOLS = MappingProxyType({socket.SOCK_STREAM: socket.IPPROTO_TCP, socket.SOCK_DGRAM: socket.IPPROTO_UDP})
 
@@ -225,8 +227,12 @@ class StackSocket:
         raise self._blocking("sendall")
 
     def sendto(self, data: ReadableBuffer, *args: Any) -> int:
-        """``sendto(data[, flags], address)``"""
+        """``sendto(data[, flags], address)``. TCP: with MSG_FASTOPEN it connects, too (RFC 7413)."""
         if self.type == socket.SOCK_STREAM:
+            if len(args) == 2 and args[0] & socket.MSG_FASTOPEN:
+                self.setsockopt(socket.IPPROTO_TCP, _TCP_FASTOPEN_CONNECT, 1)
+                with contextlib.suppress(BlockingIOError):
+                    self.connect(args[1])
             return self.send(data)
         return self._send_to(data, self._network.names.name(self._checked(args[-1]), self.family))
 

@@ -55,7 +55,8 @@ static void fill(struct stack *s, const struct tcp *t, struct info *i)
     i->retransmits = probing ? 0 : t->backoff;
     i->probes = probing ? t->backoff : t->keep_sent;
     i->backoff = t->backoff;
-    i->options = (t->ts_ok ? TCPI_OPT_TIMESTAMPS : 0) | (t->sack_ok ? TCPI_OPT_SACK : 0) | (t->ws_ok ? TCPI_OPT_WSCALE : 0);
+    i->options = (t->ts_ok ? TCPI_OPT_TIMESTAMPS : 0) | (t->sack_ok ? TCPI_OPT_SACK : 0) | (t->ws_ok ? TCPI_OPT_WSCALE : 0) |
+                 (t->fastopen & FASTOPEN_DATA ? TCPI_OPT_SYN_DATA : 0);
     i->wscales = (uint8_t)(t->shift_out | t->shift_in << 4);
     i->rto = us(tcp_backed_off(t));
     i->ato = us(t->ato ? t->ato : TCP_DELACK_MIN);

@@ -26,6 +26,7 @@ static bool parse(struct stack *s, struct pbuf *p, const struct ip_meta *m, stru
                           .wnd = get16(h + TCP_WIN),
                           .sport = get16(h + TCP_SPORT),
                           .dport = get16(h + TCP_DPORT),
+                          .up = get16(h + TCP_URG),
                           .flags = h[TCP_FLAGS],
                           .wscale = -1,
                           .p = p};
@@ -115,6 +116,8 @@ static void established(struct stack *s, struct tcp *t)
     }
     t->backoff = 0;
     tcp_timer_stop(t, T_REXMT);
+    if (seq_lt(t->snd_una, t->snd_max) && t->fastopen & FASTOPEN_DATA) /* an answer that went before the handshake ended */
+        tcp_timer_set(s, t, T_REXMT, s->now + t->rto);
     tcp_child_established(s, t);
     tcp_keepalive_restart(s, t);
     if (t->fin_wanted) /* closed meanwhile (3.10.4, SYN-RECEIVED: queued until now) */
@@ -125,7 +128,8 @@ static void established(struct stack *s, struct tcp *t)
 /* SYN-SENT (3.10.7.3). */
 static void syn_sent(struct stack *s, struct tcp *t, const struct segment *g, const struct ip_meta *m)
 {
-    bool acceptable = g->flags & TH_ACK && seq_gt(g->ack, t->iss) && seq_le(g->ack, t->snd_max);
+    bool acceptable = g->flags & TH_ACK && seq_gt(g->ack, t->iss) &&
+                      (seq_le(g->ack, t->snd_max) || tcp_fastopen_acks(t, g->ack));
     if (g->flags & TH_ACK && !acceptable) {
         if (!(g->flags & TH_RST))
             tcp_send_reset(s, g, m);
@@ -141,14 +145,17 @@ static void syn_sent(struct stack *s, struct tcp *t, const struct segment *g, co
     uint64_t sent = t->rtt_timing ? t->rtt_start : 0;
     tcp_take_syn(s, t, g);
     if (!acceptable) { /* both opened at once: answer with SYN, ACK */
+        t->fastopen = 0;
+        t->syn_data = 0;
         tcp_on(s, t, ON_SYN);
         t->snd_nxt = t->iss;
         sock_mark_dirty(s, &t->k);
         return;
     }
+    tcp_fastopen_answered(s, t, g);
     t->snd_una = g->ack;
-    if (seq_lt(t->snd_nxt, t->snd_una))
-        t->snd_nxt = t->snd_una;
+    t->snd_nxt = seq_max(t->snd_nxt, t->snd_una);
+    t->snd_max = seq_max(t->snd_max, t->snd_una);
     t->snd_wl2 = g->ack;
     if (sent)
         tcp_rtt_sample(t, s->now - sent);
@@ -274,13 +281,13 @@ static uint32_t acknowledged(struct stack *s, struct tcp *t, const struct segmen
 static bool take_ack(struct stack *s, struct tcp *t, const struct segment *g, const struct ip_meta *m)
 {
     if (t->state == SYN_RECV) {
-        if (seq_le(g->ack, t->snd_una) || seq_gt(g->ack, t->snd_max)) {
+        if (seq_le(g->ack, t->iss) || seq_gt(g->ack, t->snd_max)) {
             tcp_send_reset(s, g, m);
             return false;
         }
         if (!tcp_child_may_establish(s, t, g))
             return false;
-        t->snd_una = seq_add(t->iss, 1);
+        t->snd_una = seq_max(t->snd_una, seq_add(t->iss, 1));
         if (seq_lt(t->snd_nxt, t->snd_una))
             t->snd_nxt = t->snd_una;
         t->snd_wnd = t->snd_wnd_max = g->wnd << t->shift_out;
@@ -352,7 +359,9 @@ static void take_reset(struct stack *s, struct tcp *t, const struct segment *g)
     }
     switch (t->state) {
     case SYN_RECV:
-        tcp_end(s, t, ECONNREFUSED);
+        if (tcp_is_fast_child(t))
+            tcp_fastopen_reset(s);
+        tcp_end(s, t, tcp_is_fast_child(t) ? ECONNRESET : ECONNREFUSED);
         break;
     case CLOSING:
     case LAST_ACK:
@@ -372,7 +381,10 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
         goto held;
     if (t->state == SYN_RECV && g->flags & TH_SYN && !(g->flags & TH_ACK) && seq_eq(g->seq, t->irs)) {
         tcp_ecn_syn_again(t, g);
-        t->snd_nxt = t->iss; /* its SYN again: our answer was lost */
+        if (tcp_is_fast_child(t)) /* its SYN again: our answer was lost */
+            t->syn_again = true;
+        else
+            t->snd_nxt = t->iss;
         sock_mark_dirty(s, &t->k);
         goto drop;
     }
@@ -403,6 +415,7 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
     if (!(g->flags & TH_ACK))
         goto drop;
     bool at_edge = seq_le(g->seq, t->last_ack_sent); /* RFC 7323 4.3 (2) */
+    seq_t up = seq_add(g->seq, g->up);
     trim(s, t, g);
     if (t->ecn)
         tcp_ecn_input(s, t, g, m->tos);
@@ -410,6 +423,8 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
         goto drop;
     if (t->ts_ok && at_edge) /* not before its ACK was believed: a forged value would shut out the peer */
         take_timestamp(s, t, g);
+    if (g->flags & TH_URG) /* sixth */
+        tcp_urgent_input(s, t, up);
     if (t->ack_now)
         sock_mark_dirty(s, &t->k);
     take_data(s, t, g);

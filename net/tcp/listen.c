@@ -173,6 +173,28 @@ static void answer_by_cookie(struct stack *s, struct tcp *l, const struct segmen
     tcp_send_syn_ack(s, &t);
 }
 
+/* RFC 7413 4.2.2: its data is handed up, and it may be accepted, before the handshake is over. */
+static void accept_fast(struct stack *s, struct tcp *l, struct tcp *t, struct segment *g)
+{
+    struct segment data = *g;
+    uint32_t room = tcp_window_room(s, t);
+    t->rcv_adv = seq_add(t->rcv_nxt, room);
+    data.seq = t->rcv_nxt;
+    data.flags &= (uint8_t)~TH_SYN;
+    if (data.len > room)
+        data.p->len = data.len = room;
+    if (data.len) {
+        g->p = NULL;
+        tcp_data_arrived(s, t, &data);
+        tcp_in_insert(s, t, &data);
+        t->bytes_received += (uint32_t)seq_diff(t->rcv_nxt, data.seq);
+        t->segs_in = t->data_segs_in = 1;
+        t->last_data = s->now;
+    }
+    push_back(l, t);
+    sock_mark_ready(s, &l->k);
+}
+
 static void take_syn(struct stack *s, struct tcp *l, struct segment *g, const struct ip_meta *m)
 {
     bool defer = l->listener->flags & LISTEN_DEFER;
@@ -185,9 +207,14 @@ static void take_syn(struct stack *s, struct tcp *l, struct segment *g, const st
     struct tcp *t = make_child(s, l, g, m);
     if (!t)
         return;
+    t->fastopen = (uint8_t)tcp_fastopen_request(s, l, g, m);
+    tcp_fastopen_begun(s, t);
     tcp_start(s, t);
     if (!defer) {
-        push_half(l, t);
+        if (tcp_is_fast_child(t))
+            accept_fast(s, l, t, g);
+        else
+            push_half(l, t);
         return;
     }
     t->held = true;
@@ -260,7 +287,7 @@ bool tcp_child_is_deferred(const struct tcp *t)
 void tcp_child_established(struct stack *s, struct tcp *t)
 {
     struct tcp *l = t->parent;
-    if (!l)
+    if (!l || !t->half)
         return;
     take_off(t);
     push_back(l, t);

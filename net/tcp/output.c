@@ -115,6 +115,8 @@ static enum reason probe_tail(struct stack *s, struct tcp *t, struct plan *plan)
 static bool is_synchronized(const struct tcp *t)
 {
     switch (t->state) {
+    case SYN_RECV:
+        return tcp_is_fast_child(t);
     case ESTABLISHED:
     case CLOSE_WAIT:
     case FIN_WAIT1:
@@ -131,11 +133,15 @@ static enum reason decide(struct stack *s, struct tcp *t, uint32_t burst, struct
     *plan = (struct plan){.seq = t->snd_nxt, .mss = t->blocks_held || t->twice ? tcp_segment_size(t) : t->mss, .flags = TH_ACK};
     /* Our SYN was not sent yet, or must be sent again. */
     if (t->state == SYN_SENT || t->state == SYN_RECV) {
-        if (seq_eq(t->snd_nxt, t->iss)) {
+        if (seq_eq(t->snd_nxt, t->iss) || t->syn_again) {
+            if (t->state == SYN_SENT && !tcp_fastopen_syn(s, t, &plan->len))
+                return NOTHING;
+            plan->seq = t->iss;
             plan->flags = t->state == SYN_SENT ? TH_SYN : TH_SYN | TH_ACK;
             return SEND_SYN;
         }
-        return t->ack_now && t->state == SYN_RECV ? SEND_ACK : NOTHING;
+        if (!tcp_is_fast_child(t))
+            return t->ack_now && t->state == SYN_RECV ? SEND_ACK : NOTHING;
     }
     if (is_synchronized(t) && !sb_reserve(&s->sent)) {
         sock_mark_dirty(s, &t->k); /* what cannot be kept track of is not sent; it is tried again */
@@ -188,6 +194,8 @@ static bool send_segment(struct stack *s, struct tcp *t, struct path *path, stru
     }
     uint8_t *h = pbuf_data(p);
     uint32_t hlen = TCP_HLEN + tcp_write_options(t, h + TCP_HLEN, plan->flags, s->now), space = plan_space(plan);
+    if (plan->flags & TH_SYN && t->fastopen)
+        hlen += tcp_fastopen_option(s, t, h + hlen, TCP_HLEN + TCP_OPTIONS_MAX - hlen, plan->flags);
     p->len = hlen;
     if (plan->len) {
         uint32_t got = tcp_out_window(s, t, plan->seq, plan->len, p, SEND_FRAGS_MAX);
@@ -215,6 +223,7 @@ static bool send_segment(struct stack *s, struct tcp *t, struct path *path, stru
     put16(h + TCP_WIN, window);
     put16(h + TCP_CSUM, 0);
     put16(h + TCP_URG, 0);
+    tcp_urgent_write(t, plan->seq, h);
     ip_csum_fill(path, &t->k.remote, PROTO_TCP, TCP_CSUM, p);
     count(s, C_TcpOutSegs);
     s->counters[C_TcpOutBytes] += plan->len;
@@ -228,7 +237,7 @@ static bool send_segment(struct stack *s, struct tcp *t, struct path *path, stru
 /* It is sent: note it on the scoreboard, move snd_nxt over it, keep the clocks. */
 static void sent(struct stack *s, struct tcp *t, enum reason why, const struct plan *plan)
 {
-    uint32_t space = plan_space(plan);
+    uint32_t space = plan->flags & TH_SYN ? 1 : plan_space(plan);
     seq_t end = seq_add(plan->seq, space);
     bool again = seq_lt(plan->seq, t->snd_max);
     if (why == SEND_PROBE || space == 0)
@@ -245,6 +254,7 @@ static void sent(struct stack *s, struct tcp *t, enum reason why, const struct p
     if (why == SEND_SYN) {
         t->rtt_timing = !again; /* Karn (RFC 6298 3) */
         t->rtt_start = s->now;
+        t->syn_again = false;
     } else if (plan->record) {
         bool first = plan->record == t->sb.all.head;
         if (t->ca == CA_RECOVERY)
@@ -265,6 +275,12 @@ static void sent(struct stack *s, struct tcp *t, enum reason why, const struct p
     t->override_now = false;
     if (plan->flags & TH_FIN)
         t->fin_sent = true;
+    if (why == SEND_SYN && plan->len) { /* what it carried stays queued behind it: see fastopen.c */
+        t->syn_data = (uint16_t)plan->len;
+        t->cursors[0].p = t->cursors[1].p = NULL;
+    }
+    if (why == SEND_SYN && tcp_is_fast_child(t))
+        t->snd_una = seq_max(t->snd_una, end);
     t->snd_max = seq_max(t->snd_max, end);
     t->last_sent = s->now;
     if (!t->due[T_REXMT]) /* RFC 6298 5.1 */
@@ -291,7 +307,7 @@ void tcp_output(struct stack *s, struct sock *k)
         neigh_confirm(path.nif, &path.next);
         t->confirmed = s->now;
     }
-    uint32_t burst = path.nif->link->caps & LINK_TSO ? BURST_BYTES_MAX : t->mss;
+    uint32_t burst = path.nif->link->caps & LINK_TSO && !t->urgent_out ? BURST_BYTES_MAX : t->mss;
     if (burst < t->mss)
         burst = t->mss;
     if (seq_eq(t->snd_una, t->snd_max) && t->out_bytes && t->last_sent && s->now - t->last_sent > t->rto)

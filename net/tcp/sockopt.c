@@ -128,6 +128,8 @@ static const struct sockopt rows[] = {
      .get = get_syncnt},
     {IPPROTO_TCP, TCP_LINGER2, OPT_STREAM | OPT_INHERIT, OPT_FIELD(struct tcp, linger2), .get = get_linger2,
      .set = set_linger2},
+    {IPPROTO_TCP, TCP_FASTOPEN, OPT_STREAM | OPT_CLAMP, OPT_FIELD(struct tcp, fastopen_max), 0, UINT16_MAX},
+    {IPPROTO_TCP, TCP_FASTOPEN_CONNECT, OPT_STREAM | OPT_SWITCH, OPT_FIELD(struct tcp, fastopen_connect)},
     {IPPROTO_TCP, TCP_INFO, OPT_STREAM, .read = tcp_read_info},
     {IPPROTO_TCP, TCP_DEFER_ACCEPT, OPT_STREAM, .get = get_defer_accept, .set = set_defer_accept},
     {IPPROTO_TCP, TCP_USER_TIMEOUT, OPT_STREAM | OPT_INHERIT, OPT_FIELD(struct tcp, user_timeout), 0, INT32_MAX},

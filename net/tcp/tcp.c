@@ -55,8 +55,11 @@ static void uncount_orphan(struct stack *s, struct tcp *t)
 bool tcp_on(struct stack *s, struct tcp *t, enum tcp_event event)
 {
     unsigned to = next[event][t->state], from = t->state;
+    bool full;
     if (!to)
         return false;
+    if (from == SYN_RECV)
+        tcp_fastopen_ended(s, t);
     t->state = (uint8_t)to;
     if (counts_as_established(to) && !counts_as_established(from))
         count(s, C_TcpCurrEstab);
@@ -68,14 +71,14 @@ bool tcp_on(struct stack *s, struct tcp *t, enum tcp_event event)
         uncount_orphan(s, t);
     switch (to) {
     case TIME_WAIT:
-        if (s->time_waits++ >= TIME_WAITS_MAX) { /* better a few old segments than no memory for new connections */
-            count(s, C_TcpExtTCPTimeWaitOverflow);
-            return tcp_on(s, t, ON_END);
-        }
         for (unsigned i = 0; i < TCP_TIMERS; i++)
             tcp_timer_stop(t, i);
-        tcp_timer_set(s, t, T_WAIT, s->now + TCP_WAIT);
         count(s, C_TcpExtTW);
+        /* Better a few old segments than no place for new connections. The last ACK goes in any case. */
+        full = s->time_waits++ >= TIME_WAITS_MAX || s->time_waits > s->config.sockets / 2;
+        if (full)
+            count(s, C_TcpExtTCPTimeWaitOverflow);
+        tcp_timer_set(s, t, T_WAIT, s->now + (full ? MSEC : TCP_WAIT));
         break;
     case FIN_WAIT2:
         if (t->k.orphan)
@@ -117,6 +120,11 @@ void tcp_end(struct stack *s, struct tcp *t, int error)
 
 /* --- events and the socket interface --- */
 
+static bool waits_for_data(const struct tcp *t) /* so that its SYN can go, with it */
+{
+    return t->state == SYN_SENT && t->fastopen & FASTOPEN_WAIT && !t->out_bytes && !t->syn_data;
+}
+
 static unsigned tcp_ready(struct sock *k)
 {
     const struct tcp *t = tcp_of(k);
@@ -127,7 +135,10 @@ static unsigned tcp_ready(struct sock *k)
         return !t->listener->first ? 0 : t->listener->flags & LISTEN_DEFER ? EV_REQUEST : EV_READ;
     if (tcp_readable(t) || t->fin_in || (t->state == CLOSED && k->rport))
         mask |= EV_READ;
-    if (counts_as_established(t->state) && !t->fin_wanted && tcp_writable(t))
+    if (t->urgent_in && tcp_urgent_left(tcp_of(k)))
+        mask |= EV_URGENT;
+    bool sends = counts_as_established(t->state) || tcp_is_fast_child(t) || waits_for_data(t);
+    if (sends && !t->fin_wanted && tcp_writable(t))
         mask |= EV_WRITE;
     return mask;
 }
@@ -145,6 +156,7 @@ static void tcp_release(struct stack *s, struct sock *k)
         s->time_waits--;
     uncount_orphan(s, t);
     cong_release(t);
+    tcp_fastopen_ended(s, t);
     tcp_queues_clear(s, t);
 }
 
@@ -257,6 +269,7 @@ int tcp_connect(struct stack *s, struct tcp *t, const struct addr *addr, unsigne
     }
     tcp_ecn_connect(s, t);
     tcp_start(s, t);
+    t->fastopen = (uint8_t)tcp_fastopen_connect(s, t);
     tcp_on(s, t, ON_CONNECT);
     count(s, C_TcpActiveOpens);
     return 0;
@@ -362,7 +375,7 @@ void tcp_icmp_error(struct stack *s, const struct addr *local, const struct addr
         if (to < t->mtu) {
             t->mtu = to;
             tcp_set_mss(t);
-            if (tcp_is_connecting(k))
+            if (tcp_is_connecting(k) && !tcp_is_fast_child(t))
                 t->snd_nxt = t->snd_una;
             else
                 tcp_resend_all(s, t);

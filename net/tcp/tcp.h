@@ -3,9 +3,11 @@
  *   tcp.c       life of a connection: open, connect, close, the table of state transitions
  *   listen.c    listeners: SYNs, backlog, accept
  *   cookie.c    SYN cookies, for when there is no room for more children (RFC 4987)
+ *   fastopen.c  data in a SYN (RFC 7413)
  *   input.c     a segment arrives
  *   output.c    reasons to send, and building segments
  *   options.c   the options of a segment, read and written
+ *   urgent.c    urgent data, in line
  *   queue.c     bytes to send, bytes received in order
  *   reorder.c   bytes received out of order
  *   window.c    how large the buffers may grow, and the window that we tell (RFC 9293 3.8.6, RFC 7323)
@@ -67,6 +69,12 @@ enum tcp_timer { T_REXMT, T_REO, T_PTO, T_PERSIST, T_DELACK, T_KEEP, T_WAIT, T_P
 /* Of the sender, by Linux's numbers (tcpi_ca_state); see recovery.c. */
 enum ca_state { CA_OPEN, CA_DISORDER, CA_CWR, CA_RECOVERY, CA_LOSS };
 enum frto { FRTO_OFF, FRTO_RESENT, FRTO_NEW_SENT };
+
+#define FASTOPEN_OPTION 1 /* our SYN has the option: a request, a cookie to show, or one to give */
+#define FASTOPEN_WAIT 2   /* a client with a cookie: its SYN waits for data */
+#define FASTOPEN_DATA 4   /* the data of the SYN was taken; in SYN_RECV: a child that may talk already */
+#define FASTOPEN_COOKIE_MIN 4  /* RFC 7413 4.1.1 */
+#define FASTOPEN_COOKIE_MAX 16
 
 #define TCP_SACKS_MAX 4
 struct sack_block {
@@ -145,6 +153,8 @@ struct tcp {
     bool fin_wanted;  /* FIN after the last byte */
     bool fin_sent;    /* at least once */
     bool probe_now;   /* the persist or keepalive timer wants a segment that makes the peer answer */
+    bool urgent_out; /* what is before snd_up is urgent (urgent.c) */
+    seq_t snd_up;
     bool override_now; /* the persist timer found a small window: send into it (RFC 9293 3.8.6.2.1 (4)) */
     bool rexmit_now;  /* recovery wants a segment sent again, whatever the window */
     bool probe_tail;  /* a tail loss probe is due */
@@ -179,6 +189,8 @@ struct tcp {
     uint16_t adv_mss;    /* what our SYN says */
     uint8_t quick;       /* segments that are still to be acknowledged at once */
     bool ping_pong;      /* we answer data with data, which carries the ACK */
+    bool urgent_in; /* what is before rcv_up is urgent, and not all was read */
+    seq_t rcv_up;
     bool ack_now, ack_later;
     uint8_t blocks_held; /* SACK blocks to tell of */
     bool twice;          /* and a duplicate */
@@ -247,6 +259,11 @@ struct tcp {
     uint8_t syn_retries;    /* TCP_SYNCNT; 0: the default */
     uint8_t defer_accept;   /* of a listener: time-outs of a child's SYN that its data is waited for */
     int8_t linger2;         /* seconds in FIN-WAIT-2 without an owner; 0: TCP_WAIT; below 0: none */
+    uint8_t fastopen;       /* FASTOPEN_* */
+    bool fastopen_connect;  /* TCP_FASTOPEN_CONNECT */
+    bool syn_again;         /* the SYN, ACK of a FASTOPEN_DATA child is to be sent again */
+    uint16_t fastopen_max;  /* TCP_FASTOPEN of a listener; 0: off */
+    uint16_t syn_data;      /* bytes that went with our SYN, not yet known whether taken */
     bool syn_acked;         /* a child's SYN was acknowledged, and more is waited for (defer_accept) */
     bool counted_orphan;    /* in stack.orphans */
     uint32_t user_timeout;  /* ms, TCP_USER_TIMEOUT; 0: none */
@@ -259,6 +276,12 @@ struct tcp {
 };
 
 static inline struct tcp *tcp_of(struct sock *k) { return (struct tcp *)k; }
+/* Its handshake is not over, but it has shown a cookie, and so may receive and send (RFC 7413). Its snd_una is beyond its
+ * SYN from when that was first sent. */
+static inline bool tcp_is_fast_child(const struct tcp *t)
+{
+    return t->state == SYN_RECV && t->fastopen & FASTOPEN_DATA;
+}
 
 /* A segment that arrived, checked: payload is p's window. */
 struct segment {
@@ -268,10 +291,13 @@ struct segment {
     uint32_t tsval, tsecr;
     uint16_t sport, dport;
     uint16_t mss;
+    uint16_t up; /* urgent pointer, as sent */
     uint8_t flags;
     int8_t wscale; /* -1: no option */
     bool has_ts;
     bool sack_permitted; /* in a SYN (RFC 2018 2) */
+    bool has_cookie;     /* in a SYN, of Fast Open (RFC 7413 2): a request if cookie_len is 0 */
+    uint8_t cookie_len, cookie[FASTOPEN_COOKIE_MAX];
     uint8_t sacks;       /* blocks in `sack` (RFC 2018 3) */
     struct sack_block sack[TCP_SACKS_MAX];
     struct pbuf *p;
@@ -319,6 +345,23 @@ void tcp_cookie_make(struct stack *s, struct tcp *t, const struct segment *g, co
 /* False: g's ACK answers no cookie of ours. syn: what the SYN said. */
 bool tcp_cookie_read(struct stack *s, const struct segment *g, const struct ip_meta *m, struct segment *syn);
 
+/* fastopen.c */
+/* What a child of this SYN gets: FASTOPEN_OPTION, FASTOPEN_DATA, or nothing. */
+unsigned tcp_fastopen_request(struct stack *s, const struct tcp *l, const struct segment *g, const struct ip_meta *m);
+/* A child enters SYN_RECV; is about to leave it; was reset there. */
+void tcp_fastopen_begun(struct stack *s, struct tcp *t);
+void tcp_fastopen_ended(struct stack *s, struct tcp *t);
+void tcp_fastopen_reset(struct stack *s);
+unsigned tcp_fastopen_connect(struct stack *s, const struct tcp *t); /* what t, which connects, starts with */
+/* Our SYN is to be sent, with *len bytes of data. False: not yet. */
+bool tcp_fastopen_syn(struct stack *s, struct tcp *t, uint32_t *len);
+/* Writes the option that a SYN carries, or none; its length, a multiple of 4. */
+uint32_t tcp_fastopen_option(struct stack *s, const struct tcp *t, uint8_t *o, uint32_t room, unsigned flags);
+bool tcp_fastopen_acks(const struct tcp *t, seq_t ack); /* our SYN, with some of its data or none */
+/* The SYN, ACK g came, whose ACK is as above. */
+void tcp_fastopen_answered(struct stack *s, struct tcp *t, const struct segment *g);
+void tcp_fastopen_free(struct stack *s);
+
 /* options.c */
 #define TCP_OPTIONS_MAX 40
 bool tcp_read_options(const uint8_t *o, uint32_t len, struct segment *g); /* false: malformed */
@@ -336,6 +379,11 @@ void tcp_send_syn_ack(struct stack *s, struct tcp *t);
 /* The answer to a segment that belongs to no connection (RFC 9293 3.10.7.1), or to one that is refused. */
 void tcp_send_reset(struct stack *s, const struct segment *g, const struct ip_meta *m);
 uint32_t tcp_timestamp(const struct tcp *t, uint64_t now);
+
+/* urgent.c */
+void tcp_urgent_write(struct tcp *t, seq_t seq, uint8_t *h); /* into the header h of a segment with that number */
+void tcp_urgent_input(struct stack *s, struct tcp *t, seq_t up); /* up: behind the last urgent byte */
+uint32_t tcp_urgent_left(struct tcp *t);                         /* bytes to read up to there */
 
 /* queue.c */
 #define TCP_WRITE_LEAST 2048 /* a send buffer of this size goes also while memory is short */

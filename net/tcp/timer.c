@@ -77,8 +77,13 @@ static void retransmit(struct stack *s, struct tcp *t)
         give_up(s, t);
         return;
     }
-    if (!tcp_child_is_deferred(t))
+    if (tcp_is_fast_child(t)) { /* its SYN, ACK; the data behind that when there is an ACK of it */
+        count(s, C_TcpExtTCPTimeouts);
+        t->syn_again = true;
+        sock_mark_dirty(s, &t->k);
+    } else if (!tcp_child_is_deferred(t)) {
         tcp_recovery_timeout(s, t);
+    }
     if (t->backoff < UINT8_MAX)
         t->backoff++;
     tcp_timer_set(s, t, T_REXMT, next_try(s, t));

@@ -85,7 +85,7 @@ static void look_over_tcp(struct stack *s, const struct tcp *t)
         must(!r || seq_lt(OOO_END(r->mate), OOO_SEQ(next)));
     must(runs == t->ooo_runs && runs <= OOO_RUNS_MAX);
     if (t->state == CLOSED) {
-        must(!t->k.hashed && t->timer.place == TIMER_IDLE && !t->ooo && !t->parent);
+        must((!t->k.hashed || !t->k.rport) && t->timer.place == TIMER_IDLE && !t->ooo && !t->parent); /* bound, perhaps */
         return;
     }
     if (t->state == LISTEN) {
@@ -116,7 +116,7 @@ static void look_over_tcp(struct stack *s, const struct tcp *t)
 
 static void look_over(struct stack *s)
 {
-    uint32_t socks = 0, time_waits = 0, established = 0, orphans = 0;
+    uint32_t socks = 0, time_waits = 0, established = 0, orphans = 0, fast = 0;
     for (uint32_t i = 0; i < s->socks->cap; i++) {
         struct sock *k = s->socks->slots[i];
         if (!k)
@@ -128,6 +128,7 @@ static void look_over(struct stack *s)
             look_over_tcp(s, t);
             time_waits += t->state == TIME_WAIT;
             orphans += t->counted_orphan;
+            fast += tcp_is_fast_child(t);
             must(!t->counted_orphan || t->k.orphan);
             established += t->state == ESTABLISHED || t->state == CLOSE_WAIT;
         } else {
@@ -139,7 +140,7 @@ static void look_over(struct stack *s)
         }
     }
     must(socks == s->socks->count && time_waits == s->time_waits && established == s->counters[C_TcpCurrEstab]);
-    must(orphans == s->orphans);
+    must(orphans == s->orphans && fast == s->fastopen_pending);
     must(s->pool.in_use <= s->pool.carved && s->pool.carved <= s->pool.limit);
     for (uint32_t i = 0; i < s->timers.count; i++) {
         must(s->timers.heap[i]->place == i);

@@ -46,6 +46,7 @@ from .peer import Peer
 READ, WRITE, ERROR, REQUEST = 1, 2, 4, 8
 LISTEN_DEFER, LISTEN_ANY_PORT = 1, 2
 NEVER = 2**64 - 1
+UNNAMED = {"TCP_FASTOPEN_CONNECT": 30}  # options that this Python has no name for (linux/tcp.h)
 START = 1_000_000_000
 UNITS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 
@@ -234,7 +235,8 @@ class Harness:
     def _set(self, id: int, options: dict[str, int]) -> None:
         for name, value in options.items():
             level = socket.IPPROTO_TCP if name.startswith("TCP_") else socket.SOL_SOCKET
-            check(lib.sock_setopt(self.handle, id, level, getattr(socket, name), value))
+            number = getattr(socket, name, None) or UNNAMED[name]
+            check(lib.sock_setopt(self.handle, id, level, number, value))
 
     def set(self, id: int, **options: int) -> None:
         """``h.set(c, TCP_NODELAY=1)``"""
