@@ -1,4 +1,4 @@
-"""How long a connection is tried, kept and waited for, and who says so (tcp(7), socket(7); RFC 9293 3.8.3, RFC 5482)."""
+"""How long a connection is tried, kept and waited for, and who says so (tcp(7), socket(7), RFC 9293 3.8.3)."""
 
 from __future__ import annotations
 
