@@ -264,7 +264,7 @@ static void sent(struct stack *s, struct tcp *t, enum reason why, const struct p
         if (!t->first_again)
             t->first_again = s->now;
         if (first) /* its answer is what the timer waits for */
-            tcp_timer_set(s, t, T_REXMT, s->now + tcp_backed_off(t));
+            tcp_timer_set(s, t, T_REXMT, t->backoff ? tcp_next_try(s, t) : s->now + t->rto);
     } else {
         sb_sent(&s->sent, &t->sb, plan->seq, end, (uint16_t)plan->mss, s->now);
     }

@@ -528,6 +528,8 @@ void tcp_timer_init(struct tcp *t);
 void tcp_timer_set(struct stack *s, struct tcp *t, enum tcp_timer which, uint64_t due);
 static inline void tcp_timer_stop(struct tcp *t, enum tcp_timer which) { t->due[which] = 0; }
 uint64_t tcp_backed_off(const struct tcp *t); /* how long to wait after `backoff` time-outs */
+/* When to look again after that, not later than the owner's patience lasts (TCP_USER_TIMEOUT). */
+uint64_t tcp_next_try(const struct stack *s, const struct tcp *t);
 #define TCP_SYN_RETRIES 6     /* 127 s with the first wait of 1 s (RFC 9293 3.8.3: at least 3 minutes is for data) */
 #define TCP_SYN_ACK_RETRIES 5
 void tcp_keepalive_restart(struct stack *s, struct tcp *t);

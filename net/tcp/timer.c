@@ -55,8 +55,7 @@ static bool has_stalled(struct stack *s, struct tcp *t)
     return t->user_timeout && s->now - t->stalled_at >= t->user_timeout * (uint64_t)MSEC;
 }
 
-/* When to look again, not later than the owner's patience lasts. */
-static uint64_t next_try(const struct stack *s, const struct tcp *t)
+uint64_t tcp_next_try(const struct stack *s, const struct tcp *t)
 {
     uint64_t due = s->now + tcp_backed_off(t), end = t->stalled_at + t->user_timeout * (uint64_t)MSEC;
     return t->user_timeout && end < due ? end : due;
@@ -86,7 +85,7 @@ static void retransmit(struct stack *s, struct tcp *t)
     }
     if (t->backoff < UINT8_MAX)
         t->backoff++;
-    tcp_timer_set(s, t, T_REXMT, next_try(s, t));
+    tcp_timer_set(s, t, T_REXMT, tcp_next_try(s, t));
 }
 
 static void persist(struct stack *s, struct tcp *t)
@@ -108,7 +107,7 @@ static void persist(struct stack *s, struct tcp *t)
         t->probe_now = true;
     if (t->backoff < 15)
         t->backoff++;
-    tcp_timer_set(s, t, T_PERSIST, next_try(s, t));
+    tcp_timer_set(s, t, T_PERSIST, tcp_next_try(s, t));
     sock_mark_dirty(s, &t->k);
 }
 
