@@ -367,7 +367,7 @@ int sock_want(struct stack *s, int64_t id, unsigned mask)
     struct sock *k = sock_find(s, id);
     if (!k)
         return -EBADF;
-    k->want = mask & (EV_READ | EV_WRITE);
+    k->want = mask & (EV_READ | EV_WRITE | EV_URGENT);
     sock_mark_ready(s, k);
     return 0;
 }

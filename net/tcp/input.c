@@ -24,6 +24,7 @@ static bool parse(struct stack *s, struct pbuf *p, const struct ip_meta *m, stru
     *g = (struct segment){.seq = seq(get32(h + TCP_SEQ)),
                           .ack = seq(get32(h + TCP_ACK)),
                           .wnd = get16(h + TCP_WIN),
+                          .up = seq(get32(h + TCP_SEQ) + get16(h + TCP_URG)),
                           .sport = get16(h + TCP_SPORT),
                           .dport = get16(h + TCP_DPORT),
                           .flags = h[TCP_FLAGS],
@@ -311,11 +312,16 @@ static bool take_ack(struct stack *s, struct tcp *t, const struct segment *g, co
     return t->state != CLOSED;
 }
 
+/* After its FIN the peer has nothing to say (3.10.7.4, seventh). */
+static bool may_receive(const struct tcp *t)
+{
+    return t->state == ESTABLISHED || t->state == FIN_WAIT1 || t->state == FIN_WAIT2;
+}
+
 /* Seventh and eighth: data and FIN. Takes g->p. */
 static void take_data(struct stack *s, struct tcp *t, const struct segment *g)
 {
-    bool may_receive = t->state == ESTABLISHED || t->state == FIN_WAIT1 || t->state == FIN_WAIT2;
-    if (!may_receive || !seg_space(g)) { /* after its FIN the peer has nothing to say (3.10.7.4, seventh) */
+    if (!may_receive(t) || !seg_space(g)) {
         pbuf_free(&s->pool, g->p);
         return;
     }
@@ -419,6 +425,8 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
         take_timestamp(s, t, g);
     if (t->ack_now)
         sock_mark_dirty(s, &t->k);
+    if (g->flags & TH_URG && may_receive(t)) /* sixth */
+        tcp_urgent_input(s, t, g);
     take_data(s, t, g);
     return;
 held:

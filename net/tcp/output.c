@@ -256,6 +256,8 @@ static bool send_segment(struct stack *s, struct tcp *t, const struct path *path
     put16(h + TCP_WIN, field < 65535 ? field : 65535);
     put16(h + TCP_CSUM, 0);
     put16(h + TCP_URG, 0);
+    if (t->urgent_out && !(plan->flags & TH_SYN))
+        h[TCP_FLAGS] |= (uint8_t)tcp_urgent_output(t, plan->seq, h);
     ip_csum_fill(path, &t->k.remote, PROTO_TCP, TCP_CSUM, p);
     count(s, C_TcpOutSegs);
     s->counters[C_TcpOutBytes] += plan->len;
@@ -331,7 +333,9 @@ void tcp_output(struct stack *s, struct sock *k)
     struct path path;
     if (!route_find(s, &k->remote, &k->local, &path))
         return; /* its timers will try again, and give up in the end */
-    uint32_t burst = path.nif->link->caps & LINK_TSO ? BURST_BYTES_MAX : t->mss;
+    t->urgent_out = t->urgent_out && seq_gt(t->snd_up, t->snd_una);
+    /* An urgent pointer is right in one segment only. */
+    uint32_t burst = path.nif->link->caps & LINK_TSO && !t->urgent_out ? BURST_BYTES_MAX : t->mss;
     if (burst < t->mss)
         burst = t->mss;
     if (seq_eq(t->snd_una, t->snd_max) && t->out_bytes && t->last_sent && s->now - t->last_sent > t->rto)

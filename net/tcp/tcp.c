@@ -134,6 +134,8 @@ static unsigned tcp_ready(struct sock *k)
         return !t->listener->first ? 0 : t->listener->flags & LISTEN_DEFER ? EV_REQUEST : EV_READ;
     if (t->in.head || t->fin_in || (t->state == CLOSED && k->rport))
         mask |= EV_READ;
+    if (tcp_urgent_unread(t))
+        mask |= EV_URGENT;
     if ((counts_as_established(t->state) || tcp_is_fast_child(t) || waits_for_data(t)) && !t->fin_wanted && t->out_bytes <= t->out_limit / 3 * 2)
         mask |= EV_WRITE;
     return mask;

@@ -7,6 +7,7 @@
  *   input.c     a segment arrives
  *   output.c    reasons to send, and building segments
  *   options.c   the options of a segment, read and written
+ *   urgent.c    urgent marks in the stream
  *   queue.c     bytes to send, bytes received, bytes received out of order
  *   sack.c      what is said of data that came out of order
  *   scoreboard.c what was sent, and what became of it
@@ -145,6 +146,8 @@ struct tcp {
     struct pbuf *ooo; /* out of order, by sequence number, not overlapping */
     uint32_t in_bytes, in_limit, ooo_held;
     uint32_t unacked_in; /* bytes taken in since we last sent an ACK */
+    seq_t rcv_up, snd_up; /* urgent marks: behind the last byte that hurries; if urgent_in, urgent_out */
+    bool urgent_in, urgent_out;
     bool fin_in;         /* everything has come, the FIN too */
     bool ack_now, ack_later;
     uint8_t blocks_held; /* SACK blocks to tell of */
@@ -233,6 +236,7 @@ struct segment {
     uint32_t len; /* of the payload; SYN and FIN not counted */
     uint32_t wnd; /* as sent, not scaled */
     uint32_t tsval, tsecr;
+    seq_t up; /* with URG: the urgent mark */
     uint16_t sport, dport;
     uint16_t mss;
     uint8_t flags;
@@ -323,6 +327,11 @@ void tcp_send_syn_ack(struct stack *s, struct tcp *t);
 void tcp_send_reset(struct stack *s, const struct segment *g, const struct ip_meta *m);
 uint32_t tcp_window_room(const struct tcp *t); /* bytes from rcv_nxt that we would take */
 uint32_t tcp_timestamp(const struct tcp *t, uint64_t now);
+
+/* urgent.c */
+uint32_t tcp_urgent_unread(const struct tcp *t); /* bytes before the mark, here or to come */
+void tcp_urgent_input(struct stack *s, struct tcp *t, const struct segment *g); /* g, acceptable, has URG */
+unsigned tcp_urgent_output(struct tcp *t, seq_t seq, uint8_t *header); /* TH_URG, and the pointer; or 0 */
 
 /* queue.c */
 int64_t tcp_out_append(struct stack *s, struct tcp *t, const uint8_t *data, size_t len);
