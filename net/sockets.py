@@ -215,10 +215,12 @@ class StackSocket:
     # --- data ----------------------------------------------------------------------------------------------------
 
     def send(self, data: ReadableBuffer, flags: int = 0) -> int:
+        """TCP: with MSG_OOB the urgent mark is set behind it (RFC 9293 3.8.5; new applications should not)."""
         if self.type == socket.SOCK_DGRAM:
             return self._send_to(data, ffi.NULL)
         view = ffi.from_buffer(data)
-        rc: int = lib.sock_send(self._network.handle, self._open_id(), view, len(view))
+        send = lib.sock_send_urgent if flags & socket.MSG_OOB else lib.sock_send
+        rc: int = send(self._network.handle, self._open_id(), view, len(view))
         if rc < 0:
             raise self._failed("send", rc)
         return rc
@@ -245,9 +247,13 @@ class StackSocket:
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         buffer = bytearray(size)
-        return bytes(memoryview(buffer)[: self.recv_into(buffer)])
+        return bytes(memoryview(buffer)[: self.recv_into(buffer, 0, flags)])
 
     def recv_into(self, buffer: WriteableBuffer, size: int = 0, flags: int = 0) -> int:
+        if flags & socket.MSG_OOB:  # urgent bytes stay in the stream: SO_OOBINLINE (tcp(7))
+            raise os_error(errno.EINVAL)
+        if flags & (socket.MSG_PEEK | socket.MSG_ERRQUEUE):
+            raise os_error(errno.EOPNOTSUPP)
         if self.type == socket.SOCK_DGRAM:
             return self.recvfrom_into(buffer, size)[0]
         view = ffi.from_buffer(buffer, require_writable=True)
@@ -258,12 +264,12 @@ class StackSocket:
 
     def recvfrom(self, size: int, flags: int = 0) -> tuple[bytes, Address]:
         buffer = bytearray(size)
-        count, address = self.recvfrom_into(buffer)
+        count, address = self.recvfrom_into(buffer, 0, flags)
         return bytes(memoryview(buffer)[:count]), address
 
     def recvfrom_into(self, buffer: WriteableBuffer, size: int = 0, flags: int = 0) -> tuple[int, Address]:
         if self.type == socket.SOCK_STREAM:
-            return self.recv_into(buffer, size), self.getpeername()
+            return self.recv_into(buffer, size, flags), self.getpeername()
         view = ffi.from_buffer(buffer, require_writable=True)
         name = ffi.new("struct sock_name *")
         handle = self._network.handle
