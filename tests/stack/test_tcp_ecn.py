@@ -188,6 +188,20 @@ def test_both_open_at_once(on):
     p.rx("A", ack=1001)
 
 
+def test_both_open_at_once_and_we_did_not_ask(h):
+    """RFC 3168 6.1.1: who sent a SYN that does not ask sets no ECT, whatever the other's asks"""
+    c = h.connect(80, local_port=50000)
+    p = h.peer(port=80, to=50000)
+    p.expect("S", seq=0)
+    p.rx("SEC", seq=0, mss=1000)
+    p.expect("SA", seq=0, ack=1)
+    p.rx("SA", seq=0, ack=1)
+    h.frames()
+    h.send(c, b"x" * 1000)
+    assert ecn(p.expect("PA", seq=1)) == NOT_ECT
+    p.rx("A", ack=1001)
+
+
 # --- what is capable ---
 
 
