@@ -63,6 +63,7 @@ def test_the_default_is_cubic(h):
 
 
 def test_another_default(harness):
+    """RFC 9293 MAY-18"""
     h = harness(congestion="reno")
     assert get(h, h.open()).rstrip(b"\0") == b"reno"
     h.stack.set_congestion_control("cubic")

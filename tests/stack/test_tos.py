@@ -30,7 +30,7 @@ def tos(packet):
 
 
 def test_of_a_connection(h):
-    """On all that it sends; RFC 3168 6.1: the ECN bits are TCP's own"""
+    """RFC 9293 SHLD-22: on all that it sends; RFC 3168 6.1: the ECN bits are TCP's own"""
     c = h.open()
     set_tos(h, c, EF | 3)
     assert lib.sock_getopt(h.handle, c, *option(h)) == EF | 3
@@ -39,6 +39,7 @@ def test_of_a_connection(h):
 
 
 def test_of_a_listeners_children(h):
+    """RFC 9293 SHLD-21: from the SYN, ACK on; and it can change at any time"""
     listener = h.listen(80)
     set_tos(h, listener, EF)
     p = h.peer()
