@@ -50,6 +50,11 @@ static uint32_t cubic_root(uint64_t x)
     return (uint32_t)r;
 }
 
+static uint32_t plus(uint32_t window, uint64_t bytes)
+{
+    return window < CWND_MAX && bytes < CWND_MAX - window ? window + (uint32_t)bytes : CWND_MAX;
+}
+
 /* W_cubic at `at` ticks of the epoch, bytes. C is 0.4 segments/s^3 (5.1). */
 static uint32_t w_cubic(const struct cubic *c, uint32_t mss, uint32_t at)
 {
@@ -60,7 +65,7 @@ static uint32_t w_cubic(const struct cubic *c, uint32_t mss, uint32_t at)
     uint64_t off = (d * d * d / 5 * 2 >> TICK_SHIFT) * mss >> 2 * TICK_SHIFT;
     if (at < c->k)
         return c->w_max > off ? c->w_max - (uint32_t)off : 0;
-    return off < CWND_MAX - c->w_max ? c->w_max + (uint32_t)off : CWND_MAX;
+    return plus(c->w_max, off);
 }
 
 /* 4.2: congestion avoidance begins with this acknowledgement. */
@@ -86,7 +91,7 @@ static void grow_estimate(struct cubic *c, const struct tcp *t, uint32_t acked)
     if (c->est_carry >= divisor) {
         uint64_t bytes = c->est_carry / divisor;
         c->est_carry -= bytes * divisor;
-        c->w_est = bytes < CWND_MAX - c->w_est ? c->w_est + (uint32_t)bytes : CWND_MAX;
+        c->w_est = plus(c->w_est, bytes);
     }
 }
 

@@ -63,6 +63,7 @@ def test_the_default_is_cubic(h):
 
 
 def test_another_default(harness):
+    """RFC 9293 MAY-18"""
     h = harness(congestion="reno")
     assert get(h, h.open()).rstrip(b"\0") == b"reno"
     h.stack.set_congestion_control("cubic")
@@ -180,6 +181,28 @@ def test_c_answers_a_loss_by_itself(harness):
     (told,) = [r for r in controller.rounds if r.lost]
     assert told.retransmits == 1
     f.finish()
+
+
+def test_no_window_while_losses_are_mended(harness):
+    """An answer to what was before a loss must not undo the decrease"""
+    h = registered(harness, Recorder(lambda r: Answer(cwnd=40_000) if r.slow_start else None))
+    f = Flow(h, rtt="100ms", lose={200})
+    while not h.info(f.id).retransmits:
+        f.run("5ms")
+    before = f.windows()
+    check(lib.stack_cong_answer(h.handle, f.id, 80_000, 0))
+    assert f.windows() == before
+    f.run("300ms")
+    check(lib.stack_cong_answer(h.handle, f.id, 80_000, 0))
+    assert f.windows() == (80_000, 80_000)
+    f.finish()
+
+
+def test_an_answer_for_nobody(h):
+    c = h.open()
+    for id, error in ((c, "EINVAL"), (c + 1, "EBADF"), (-1, "EBADF"), (0, "EBADF"), (2**62, "EBADF")):
+        with fails(error):
+            check(lib.stack_cong_answer(h.handle, id, 1000, 0))
 
 
 def test_c_answers_a_mark_by_itself(harness):

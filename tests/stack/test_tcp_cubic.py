@@ -163,6 +163,22 @@ def test_after_a_timeout(harness):
     f.finish()
 
 
+def test_a_spurious_timeout(harness):
+    """RFC 9438 4.9.1: what looked lost was late: the curve goes on where it was, with its W_max and K"""
+
+    def late(now):
+        return 10**9 if 2_400_000_000 <= now < 2_500_000_000 else 10**8
+
+    f = Flow(harness(queue=65536), rtt=late, lose={100})
+    f.run("6s")
+    _, model = after_loss(f, 100)
+    assert f.h.counted("TcpExtTCPSpuriousRTOs") == 1
+    assert f.h.counted("TcpExtTCPTimeouts") > 0
+    assert f.log[-1].ssthresh == next(p.ssthresh for p in f.log if p.time > 1_500_000_000)
+    assert f.log[-1].cwnd / MSS == pytest.approx(model.w_cubic(f.now / 1e9 - model.start), abs=1.5)
+    f.finish()
+
+
 def test_what_is_not_used_does_not_grow(harness):
     """RFC 9438 5.8: the curve stands still while the application does not fill the window"""
     f = Flow(harness(queue=65536), rtt="100ms", lose={100})

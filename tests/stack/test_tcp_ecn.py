@@ -65,7 +65,7 @@ def test_by_default_it_is_for_the_peer_to_ask(h):
 @pytest.mark.parametrize("ecn_option", [0, 1, 2])
 @pytest.mark.parametrize(("syn", "asks"), [("S", False), ("SE", False), ("SC", False), ("SEC", True)])
 def test_an_ecn_setup_syn(harness, family, syn, asks, ecn_option):
-    """RFC 3168 6.1.1: ECE and CWR together ask; the answer is ECE alone, never CWR, never ECT, and never a RST"""
+    """RFC 9293 SHLD-8; RFC 3168 6.1.1: ECE and CWR together ask; the answer is ECE alone, no CWR, no ECT, no RST"""
     h = harness(family, ecn=ecn_option)
     p, c, answer = accepted(h, syn)
     assert str(answer.flags) == ("SAE" if asks and ecn_option else "SA")
@@ -185,6 +185,20 @@ def test_both_open_at_once(on):
     on.frames()
     on.send(c, b"x" * 1000)
     assert ecn(p.expect("PA", seq=1)) == ECT0
+    p.rx("A", ack=1001)
+
+
+def test_both_open_at_once_and_we_did_not_ask(h):
+    """RFC 3168 6.1.1: who sent a SYN that does not ask sets no ECT, whatever the other's asks"""
+    c = h.connect(80, local_port=50000)
+    p = h.peer(port=80, to=50000)
+    p.expect("S", seq=0)
+    p.rx("SEC", seq=0, mss=1000)
+    p.expect("SA", seq=0, ack=1)
+    p.rx("SA", seq=0, ack=1)
+    h.frames()
+    h.send(c, b"x" * 1000)
+    assert ecn(p.expect("PA", seq=1)) == NOT_ECT
     p.rx("A", ack=1001)
 
 
@@ -322,7 +336,7 @@ def test_a_marking_path(harness):
 
 
 def test_the_mark_of_cubic_and_of_reno(harness):
-    """RFC 8511 3.1: 0.85 of the flight remains for CUBIC, 0.8 for New Reno"""
+    """RFC 8311 4.1, RFC 8511 3.1: 0.85 of the flight remains for CUBIC, 0.8 for New Reno"""
     for name, wanted in (("cubic", 8500), ("reno", 8000)):
         h = harness(ecn=1, congestion=name)
         p, c = capable(h)

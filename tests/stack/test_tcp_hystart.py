@@ -67,7 +67,9 @@ def test_it_ends_before_anything_is_lost(harness):
     [
         ("20ms", "23900us", False),  # MIN_RTT_THRESH is 4 ms
         ("20ms", "24100us", True),
-        ("80ms", "89900us", False),  # an eighth
+        ("40ms", "44900us", False),  # an eighth
+        ("40ms", "45100us", True),
+        ("80ms", "89900us", False),
         ("80ms", "90100us", True),
         ("200ms", "215900us", False),  # MAX_RTT_THRESH is 16 ms
         ("200ms", "216100us", True),
@@ -132,12 +134,12 @@ def test_a_loss_ends_it(harness):
 
 def test_only_the_first_slow_start(harness):
     """RFC 9406 4.3: later ones know where to stop"""
-    rtt = stepped("100ms", ("6300ms", "140ms"))
-    f = Flow(harness(queue=65536), rtt=rtt, lose={200}, delayed=False)
-    f.run("3s")
-    f.run("1s", writing=False)
-    f.run("2s", writing=False)
-    assert f.windows()[0] > 50 * MSS
-    f.run("650ms")  # from 10 segments, while the RTT grows
-    assert growth(f, "6350ms", "6600ms") > 2
+    rtt = stepped("100ms", ("1600ms", "140ms"))  # while the window doubles again, after a time-out
+    f = Flow(harness(queue=65536), rtt=rtt, outage=("350ms", "700ms"), delayed=False)
+    f.run("2s")
+    again = [p for p in f.log if p.time > ns("1300ms")]
+    slow = [(b.cwnd - a.cwnd, b.acked) for a, b in pairwise(again) if b.cwnd < b.ssthresh]
+    assert len(slow) > 30
+    assert all(gain == acked for gain, acked in slow)
+    assert f.windows()[0] >= f.windows()[1]
     f.finish()
