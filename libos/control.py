@@ -149,8 +149,8 @@ class Control:
 
 
 class _Caller:
-    """One connection: requests in, answers out. A piece of an answer is made when there is room for it, one in each turn
-    of the reactor: a look at a hundred thousand sockets holds nobody up. Meanwhile no request is read."""
+    """One connection: requests in, answers out. A piece of an answer is made when there is room for it, one in each
+    turn of the reactor: a look at a hundred thousand sockets holds nobody up. Meanwhile no request is read."""
 
     __slots__ = ("_answer", "_ended", "_pieces", "_reactor", "_sock", "_unread", "_unsent")
 
