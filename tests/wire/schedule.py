@@ -75,7 +75,7 @@ def expected(schedule: Schedule) -> tuple[Seen, Seen]:
         case "a-abort":
             return Seen(to_a + 1, "left"), Seen(to_b, "reset")
         case "a-abort-midway":
-            return Seen(to_a, "left"), Seen(to_b + tail, "reset", exact=False)
+            return Seen(to_a + 1, "left"), Seen(to_b + tail, "reset", exact=False)
         case "a-unread":
             return Seen(to_a, "left"), Seen(to_b, "reset")
         case "a-gone":
@@ -107,7 +107,8 @@ class Player:
                 mine, theirs = (turn.a, turn.b) if self.who == "a" else (turn.b, turn.a)
                 yield from self.converse(mine, sum(theirs.writes))
             first = schedule.end.split("-")[0] in (self.who, "both")
-            yield from getattr(self, "end_" + schedule.end.partition("-")[2].replace("-", "_"))(first, schedule.tail)
+            tail = 0 if schedule.end == "a-abort" else schedule.tail
+            yield from getattr(self, "end_" + schedule.end.split("-")[:2][-1])(first, tail)
         except Reset:
             self.kind = "reset"
             self.endpoint.close()
@@ -177,22 +178,17 @@ class Player:
             yield from self.write(tail)
         self.endpoint.close()
 
-    def end_(self, first: bool, tail: int) -> Generator[None]:
+    def end_both(self, first: bool, tail: int) -> Generator[None]:
         self.endpoint.shutdown()
         yield from self.read_to_end()
         self.endpoint.close()
 
     def end_abort(self, first: bool, tail: int) -> Generator[None]:
-        # Not before b has read all: else the reset might overtake what b has not read yet. b says so.
+        # Not before b has read all and waits for it: else it could overtake what b is to read, or b not ask for it. b says so.
         yield from self.converse(Side((0,) if first else (1,)), 1 if first else 0)
         if first:
-            self.endpoint.abort()
-        else:
-            yield from self.wait_for_reset(reading=True)
-
-    def end_abort_midway(self, first: bool, tail: int) -> Generator[None]:
-        if first:
-            self.endpoint.send(stream(self.who, self.written, tail))
+            if tail:
+                self.endpoint.send(stream(self.who, self.written, tail))
             self.endpoint.abort()
         else:
             yield from self.wait_for_reset(reading=True)
