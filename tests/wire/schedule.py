@@ -184,7 +184,7 @@ class Player:
         self.endpoint.close()
 
     def end_abort(self, first: bool, tail: int) -> Generator[None]:
-        # Not before b has read all and waits for it: else it could overtake what b is to read, or b not ask for it. b says so.
+        # Not before b, which says so, has read all and waits for it: else it could overtake what b is to read.
         yield from self.converse(Side((0,) if first else (1,)), 1 if first else 0)
         if first:
             if tail:
