@@ -210,6 +210,7 @@ int stack_next_socket(struct stack *s, uint64_t *cursor, struct sock_info *out)
         sock_fill_name(k, SOCK_REMOTE, &out->remote);
         if (k->type == SOCK_STREAM) {
             tcp_info(k, out);
+            tcp_show(s, k, out);
         } else {
             out->state = k->rport ? ESTABLISHED : CLOSED;
             udp_queues(k, &out->rx_queue);

@@ -75,6 +75,7 @@ void tcp_take_syn(struct stack *s, struct tcp *t, const struct segment *g)
     t->snd_wl1 = g->seq;
     t->snd_wl2 = t->snd_una;
     tcp_set_mss(t);
+    tcp_ecn_take_syn(s, t, g);
 }
 
 /* Not more than one answer in a while to what may be forged, or an answer itself. */
@@ -135,7 +136,7 @@ static void syn_sent(struct stack *s, struct tcp *t, const struct segment *g, co
         return;
     }
     if (g->flags & TH_RST) {
-        if (acceptable)
+        if (acceptable && !tcp_ecn_refused(s, t))
             tcp_end(s, t, ECONNREFUSED);
         return;
     }
@@ -267,7 +268,9 @@ static uint32_t acknowledged(struct stack *s, struct tcp *t, const struct segmen
     t->snd_una = g->ack;
     if (seq_lt(t->snd_nxt, t->snd_una))
         t->snd_nxt = t->snd_una;
+    tcp_sndbuf_grow(s, t, (uint32_t)seq_diff(t->snd_max, t->snd_una) + acked);
     tcp_out_acked(s, t, bytes);
+    t->progress = s->now;
     if (t->out_bytes || t->fin_wanted)
         sock_mark_dirty(s, &t->k);
     if (was_full || t->k.want & EV_WRITE)
@@ -329,23 +332,21 @@ static void take_data(struct stack *s, struct tcp *t, const struct segment *g)
     }
     uint32_t before = t->in_bytes;
     seq_t from = t->rcv_nxt;
+    if (g->len)
+        tcp_data_arrived(s, t, g);
     bool fin = tcp_in_insert(s, t, g);
     t->bytes_received += (uint32_t)seq_diff(t->rcv_nxt, from) - fin;
     if (!fin) {
-        if (t->in_bytes != before)
+        if (t->in_bytes != before) {
             sock_mark_ready(s, &t->k);
-        /* 3.8.6.3: an ACK for at least every second full segment, else soon */
-        if (t->unacked_in >= 2u * t->mss)
-            t->ack_now = true;
-        else if (t->unacked_in)
-            *(t->quickack ? &t->ack_now : &t->ack_later) = true;
+            t->progress = s->now;
+        }
+        tcp_ack_data(s, t);
     } else {
         t->fin_in = true;
         t->ack_now = true;
         tcp_on(s, t, ON_FIN);
     }
-    if (t->ack_later && !t->ack_now && !t->due[T_DELACK])
-        tcp_timer_set(s, t, T_DELACK, s->now + TCP_DELACK);
     if (t->ack_now)
         sock_mark_dirty(s, &t->k);
 }
@@ -380,6 +381,7 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
     if (t->held) /* the owner has not decided: only a RST matters */
         goto held;
     if (t->state == SYN_RECV && g->flags & TH_SYN && !(g->flags & TH_ACK) && seq_eq(g->seq, t->irs)) {
+        tcp_ecn_syn_again(t, g);
         if (tcp_is_fast_child(t)) /* its SYN again: our answer was lost */
             t->syn_again = true;
         else
@@ -416,6 +418,8 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
     bool at_edge = seq_le(g->seq, t->last_ack_sent); /* RFC 7323 4.3 (2) */
     seq_t up = seq_add(g->seq, g->up);
     trim(s, t, g);
+    if (t->ecn)
+        tcp_ecn_input(s, t, g, m->tos);
     if (!take_ack(s, t, g, m))
         goto drop;
     if (t->ts_ok && at_edge) /* not before its ACK was believed: a forged value would shut out the peer */
@@ -474,8 +478,6 @@ void tcp_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
     if (t) {
         t->segs_in++;
         t->data_segs_in += g.len != 0;
-        if (g.len)
-            t->last_data = s->now;
     }
     if (t && t->state != SYN_SENT) {
         synchronized(s, t, &g, m); /* takes p */

@@ -81,12 +81,9 @@ uint32_t tcp_write_options(const struct tcp *t, uint8_t *o, unsigned flags, uint
     uint8_t *at = o;
     bool permitted = false;
     if (flags & TH_SYN) {
-        uint32_t mss = t->mtu - (addr_is4(&t->k.remote) ? IP4_HLEN : IP6_HLEN) - TCP_HLEN;
-        if (t->user_mss && t->user_mss < mss)
-            mss = t->user_mss;
         at[0] = TCPOPT_MSS;
         at[1] = 4;
-        put16(at + 2, mss < 65535 ? mss : 65535);
+        put16(at + 2, t->user_mss && t->user_mss < t->adv_mss ? t->user_mss : t->adv_mss);
         at += 4;
         permitted = t->sack_ok;
     }
