@@ -185,6 +185,10 @@ int sock_reject(struct stack *s, int64_t id, int error); /* RST for ECONNREFUSED
  * stream, -EAGAIN. */
 int64_t sock_send(struct stack *s, int64_t id, const uint8_t *data, size_t len);
 int64_t sock_recv(struct stack *s, int64_t id, uint8_t *buf, size_t cap);
+/* MSG_OOB: the urgent mark is set behind these bytes. Bytes before the mark that are to be read yet, here or still coming; 0:
+ * there is none ahead. */
+int64_t sock_send_urgent(struct stack *s, int64_t id, const uint8_t *data, size_t len);
+int64_t sock_urgent(struct stack *s, int64_t id);
 int sock_shutdown(struct stack *s, int64_t id); /* FIN after what is queued; reading goes on */
 /* UDP. recvfrom: the datagram's length (cut to cap), -EAGAIN; `to` (may be NULL) is where it was sent to. sendto: name
  * NULL on a connected socket; `from` (may be NULL) the source to use on an any-destination stack. */

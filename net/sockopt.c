@@ -26,6 +26,7 @@ static int64_t get_accepts(struct stack *s, struct sock *k)
 }
 
 static int64_t get_off(struct stack *s, struct sock *k) { return 0; }
+static int64_t get_on(struct stack *s, struct sock *k) { return 1; }
 static int set_nothing(struct stack *s, struct sock *k, int64_t value) { return 0; }
 
 static int set_v6only(struct stack *s, struct sock *k, int64_t value)
@@ -79,6 +80,10 @@ static const struct sockopt common_rows[] = {
     {SOL_SOCKET, SO_PROTOCOL, OPT_ANY, .get = get_protocol},
     {SOL_SOCKET, SO_ACCEPTCONN, OPT_ANY, .get = get_accepts},
     {SOL_SOCKET, SO_REUSEADDR, OPT_ANY | OPT_SWITCH | OPT_INHERIT, OPT_FIELD(struct sock, reuseaddr)},
+    {SOL_SOCKET, SO_REUSEPORT, OPT_ANY | OPT_SWITCH | OPT_INHERIT, OPT_FIELD(struct sock, reuseport)},
+    {SOL_SOCKET, SO_PRIORITY, OPT_ANY | OPT_INHERIT, OPT_FIELD(struct sock, priority), 0, 6},
+    {SOL_SOCKET, SO_MARK, OPT_ANY | OPT_INHERIT, OPT_FIELD(struct sock, mark), INT32_MIN, INT32_MAX},
+    {SOL_SOCKET, SO_OOBINLINE, OPT_ANY, .get = get_on, .set = set_nothing},
     {SOL_SOCKET, SO_KEEPALIVE, OPT_STREAM | OPT_SWITCH | OPT_INHERIT, OPT_FIELD(struct tcp, keepalive),
      .changed = keepalive_changed},
     {SOL_SOCKET, SO_KEEPALIVE, OPT_DGRAM, .get = get_off, .set = set_nothing},
@@ -93,6 +98,7 @@ static const struct sockopt common_rows[] = {
     {SOL_SOCKET, SO_LINGER, OPT_ANY, .read = read_linger, .write = write_linger},
     {IPPROTO_IP, IP_TOS, OPT_ANY | OPT_INHERIT, OPT_FIELD(struct sock, tos), .set = set_tos},
     {IPPROTO_IPV6, IPV6_TCLASS, OPT_ANY | OPT_INHERIT, OPT_FIELD(struct sock, tos), .set = set_tos},
+    {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, OPT_ANY | OPT_SWITCH, OPT_FIELD(struct sock, bind_no_port)},
     {IPPROTO_IPV6, IPV6_V6ONLY, OPT_ANY, .get = get_v6only, .set = set_v6only},
 };
 

@@ -73,6 +73,7 @@ void stack_free(struct stack *s)
 {
     sock_table_free(s);
     cong_scripts_free(s);
+    tcp_fastopen_free(s);
     neigh_free(s);
     for (unsigned i = 0; i < s->nnetifs; i++)
         link_free(s->netifs[i].link);

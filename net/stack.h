@@ -31,6 +31,7 @@ struct sock_table;
 struct cong_ops;
 struct cong_scripts;
 struct neigh_table;
+struct fastopen_cache;
 
 struct netif {
     struct stack *stack;
@@ -78,6 +79,11 @@ struct stack {
     const struct cong_ops *cong; /* of new TCP sockets */
     struct cong_scripts *scripts; /* controllers registered from outside; NULL: none */
     uint32_t time_waits; /* connections in TIME_WAIT */
+    uint32_t orphans;    /* connections that nobody owns any more and that are not there yet */
+    struct fastopen_cache *fastopen; /* cookies of servers; NULL: none yet */
+    uint32_t fastopen_pending;       /* children whose data was handed up before the handshake ended */
+    uint32_t fastopen_resets;        /* and that were reset, up to a while ago */
+    uint64_t fastopen_resets_until;
     uint16_t ip_id;
     uint32_t icmp_tokens; /* errors that may still be sent in this second (RFC 1812 4.3.2.8, RFC 4443 2.4(f)) */
     uint64_t icmp_refill;

@@ -24,6 +24,7 @@ static bool parse(struct stack *s, struct pbuf *p, const struct ip_meta *m, stru
     *g = (struct segment){.seq = seq(get32(h + TCP_SEQ)),
                           .ack = seq(get32(h + TCP_ACK)),
                           .wnd = get16(h + TCP_WIN),
+                          .up = seq(get32(h + TCP_SEQ) + get16(h + TCP_URG)),
                           .sport = get16(h + TCP_SPORT),
                           .dport = get16(h + TCP_DPORT),
                           .flags = h[TCP_FLAGS],
@@ -77,6 +78,15 @@ void tcp_take_syn(struct stack *s, struct tcp *t, const struct segment *g)
     tcp_ecn_take_syn(s, t, g);
 }
 
+/* Not more than one answer in a while to what may be forged, or an answer itself. */
+static bool was_answered(struct stack *s, struct tcp *t)
+{
+    if (t->stray_acked && s->now - t->stray_acked < STRAY_ACK_INTERVAL)
+        return true;
+    t->stray_acked = s->now;
+    return false;
+}
+
 static void challenge(struct stack *s, struct tcp *t) /* RFC 5961 3.2, 4.2, 5.2; limited as in 7 */
 {
     if (s->now - s->challenge_refill >= SECOND) {
@@ -84,8 +94,10 @@ static void challenge(struct stack *s, struct tcp *t) /* RFC 5961 3.2, 4.2, 5.2;
         /* Not a fixed number: who could count on it would find other hosts' connections with it (CVE-2016-5696). */
         s->challenge_tokens = CHALLENGES_PER_SECOND / 2 + rng_below(&s->rng, CHALLENGES_PER_SECOND);
     }
-    if (!s->challenge_tokens)
+    if (!s->challenge_tokens || was_answered(s, t)) {
+        count(s, C_TcpExtTCPACKSkippedChallenge);
         return;
+    }
     s->challenge_tokens--;
     count(s, C_TcpExtTCPChallengeACK);
     t->ack_now = true;
@@ -104,6 +116,8 @@ static void established(struct stack *s, struct tcp *t)
     }
     t->backoff = 0;
     tcp_timer_stop(t, T_REXMT);
+    if (seq_lt(t->snd_una, t->snd_max) && t->fastopen & FASTOPEN_DATA) /* an answer that went before the handshake ended */
+        tcp_timer_set(s, t, T_REXMT, s->now + t->rto);
     tcp_child_established(s, t);
     tcp_keepalive_restart(s, t);
     if (t->fin_wanted) /* closed meanwhile (3.10.4, SYN-RECEIVED: queued until now) */
@@ -114,7 +128,8 @@ static void established(struct stack *s, struct tcp *t)
 /* SYN-SENT (3.10.7.3). */
 static void syn_sent(struct stack *s, struct tcp *t, const struct segment *g, const struct ip_meta *m)
 {
-    bool acceptable = g->flags & TH_ACK && seq_gt(g->ack, t->iss) && seq_le(g->ack, t->snd_max);
+    bool acceptable = g->flags & TH_ACK && seq_gt(g->ack, t->iss) &&
+                      (seq_le(g->ack, t->snd_max) || tcp_fastopen_acks(t, g->ack));
     if (g->flags & TH_ACK && !acceptable) {
         if (!(g->flags & TH_RST))
             tcp_send_reset(s, g, m);
@@ -130,14 +145,17 @@ static void syn_sent(struct stack *s, struct tcp *t, const struct segment *g, co
     uint64_t sent = t->rtt_timing ? t->rtt_start : 0;
     tcp_take_syn(s, t, g);
     if (!acceptable) { /* both opened at once: answer with SYN, ACK */
+        t->fastopen = 0;
+        t->syn_data = 0;
         tcp_on(s, t, ON_SYN);
         t->snd_nxt = t->iss;
         sock_mark_dirty(s, &t->k);
         return;
     }
+    tcp_fastopen_answered(s, t, g);
     t->snd_una = g->ack;
-    if (seq_lt(t->snd_nxt, t->snd_una))
-        t->snd_nxt = t->snd_una;
+    t->snd_nxt = seq_max(t->snd_nxt, t->snd_una);
+    t->snd_max = seq_max(t->snd_max, t->snd_una);
     t->snd_wl2 = g->ack;
     if (sent)
         tcp_rtt_sample(t, s->now - sent);
@@ -152,12 +170,10 @@ static void answer_stray(struct stack *s, struct tcp *t, const struct segment *g
 {
     if (g->flags & TH_RST)
         return;
-    if (seg_space(g) == 0) {
-        if (t->stray_acked && s->now - t->stray_acked < STRAY_ACK_INTERVAL)
-            return;
-        t->stray_acked = s->now;
-    }
-    t->ack_now = true;
+    if (seg_space(g) == 0 && was_answered(s, t))
+        count(s, C_TcpExtTCPACKSkippedSeq);
+    else
+        t->ack_now = true;
 }
 
 /* RFC 2883 4: what came before says so, in the next ACK. */
@@ -246,6 +262,7 @@ static uint32_t acknowledged(struct stack *s, struct tcp *t, const struct segmen
     uint32_t acked = (uint32_t)seq_diff(g->ack, t->snd_una), bytes = acked - (t->fin_sent && seq_eq(g->ack, t->snd_max));
     if (bytes > t->out_bytes) /* cannot be, while snd_max is right; then rather lose a count than the process */
         bytes = t->out_bytes;
+    t->bytes_acked += bytes;
     bool was_full = t->out_bytes > t->out_limit / 3 * 2;
     t->snd_una = g->ack;
     if (seq_lt(t->snd_nxt, t->snd_una))
@@ -262,11 +279,13 @@ static uint32_t acknowledged(struct stack *s, struct tcp *t, const struct segmen
 static bool take_ack(struct stack *s, struct tcp *t, const struct segment *g, const struct ip_meta *m)
 {
     if (t->state == SYN_RECV) {
-        if (seq_le(g->ack, t->snd_una) || seq_gt(g->ack, t->snd_max)) {
+        if (seq_le(g->ack, t->iss) || seq_gt(g->ack, t->snd_max)) {
             tcp_send_reset(s, g, m);
             return false;
         }
-        t->snd_una = seq_add(t->iss, 1);
+        if (!tcp_child_may_establish(s, t, g))
+            return false;
+        t->snd_una = seq_max(t->snd_una, seq_add(t->iss, 1));
         if (seq_lt(t->snd_nxt, t->snd_una))
             t->snd_nxt = t->snd_una;
         t->snd_wnd = t->snd_wnd_max = g->wnd << t->shift_out;
@@ -294,11 +313,16 @@ static bool take_ack(struct stack *s, struct tcp *t, const struct segment *g, co
     return t->state != CLOSED;
 }
 
+/* After its FIN the peer has nothing to say (3.10.7.4, seventh). */
+static bool may_receive(const struct tcp *t)
+{
+    return t->state == ESTABLISHED || t->state == FIN_WAIT1 || t->state == FIN_WAIT2;
+}
+
 /* Seventh and eighth: data and FIN. Takes g->p. */
 static void take_data(struct stack *s, struct tcp *t, const struct segment *g)
 {
-    bool may_receive = t->state == ESTABLISHED || t->state == FIN_WAIT1 || t->state == FIN_WAIT2;
-    if (!may_receive || !seg_space(g)) { /* after its FIN the peer has nothing to say (3.10.7.4, seventh) */
+    if (!may_receive(t) || !seg_space(g)) {
         pbuf_free(&s->pool, g->p);
         return;
     }
@@ -309,14 +333,17 @@ static void take_data(struct stack *s, struct tcp *t, const struct segment *g)
         return;
     }
     uint32_t before = t->in_bytes;
-    if (!tcp_in_insert(s, t, g)) {
+    seq_t from = t->rcv_nxt;
+    bool fin = tcp_in_insert(s, t, g);
+    t->bytes_received += (uint32_t)seq_diff(t->rcv_nxt, from) - fin;
+    if (!fin) {
         if (t->in_bytes != before)
             sock_mark_ready(s, &t->k);
         /* 3.8.6.3: an ACK for at least every second full segment, else soon */
         if (t->unacked_in >= 2u * t->mss)
             t->ack_now = true;
         else if (t->unacked_in)
-            t->ack_later = true;
+            *(t->quickack ? &t->ack_now : &t->ack_later) = true;
     } else {
         t->fin_in = true;
         t->ack_now = true;
@@ -337,12 +364,15 @@ static void take_reset(struct stack *s, struct tcp *t, const struct segment *g)
     }
     switch (t->state) {
     case SYN_RECV:
-        tcp_end(s, t, ECONNREFUSED);
+        if (tcp_is_fast_child(t))
+            tcp_fastopen_reset(s);
+        tcp_end(s, t, tcp_is_fast_child(t) ? ECONNRESET : ECONNREFUSED);
         break;
     case CLOSING:
     case LAST_ACK:
-    case TIME_WAIT:
         tcp_end(s, t, 0);
+        break;
+    case TIME_WAIT: /* RFC 1337 3, F1: an old segment would end it by the answer it gets */
         break;
     default:
         tcp_end(s, t, ECONNRESET);
@@ -356,7 +386,10 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
         goto held;
     if (t->state == SYN_RECV && g->flags & TH_SYN && !(g->flags & TH_ACK) && seq_eq(g->seq, t->irs)) {
         tcp_ecn_syn_again(t, g);
-        t->snd_nxt = t->iss; /* its SYN again: our answer was lost */
+        if (tcp_is_fast_child(t)) /* its SYN again: our answer was lost */
+            t->syn_again = true;
+        else
+            t->snd_nxt = t->iss;
         sock_mark_dirty(s, &t->k);
         goto drop;
     }
@@ -396,6 +429,8 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
         take_timestamp(s, t, g);
     if (t->ack_now)
         sock_mark_dirty(s, &t->k);
+    if (g->flags & TH_URG && may_receive(t)) /* sixth */
+        tcp_urgent_input(s, t, g);
     take_data(s, t, g);
     return;
 held:
@@ -405,11 +440,17 @@ drop:
     pbuf_free(&s->pool, g->p);
 }
 
-/* A SYN for a connection in TIME-WAIT whose numbers lie beyond it may open a new one (3.6.1), if anyone listens. */
+/* A SYN for a connection in TIME-WAIT which cannot be an old one may open a new one (3.6.1), if anyone listens: its
+ * timestamp is newer, or its number lies beyond what was used (RFC 6191 2). Others are asked back (RFC 5961 4.2). */
 static bool reopens(const struct tcp *t, const struct segment *g)
 {
-    return t->state == TIME_WAIT && (g->flags & (TH_SYN | TH_ACK | TH_RST | TH_FIN)) == TH_SYN &&
-           (seq_gt(g->seq, t->rcv_nxt) || (t->ts_ok && g->has_ts && (int32_t)(g->tsval - t->ts_recent) > 0));
+    if (t->state != TIME_WAIT || (g->flags & (TH_SYN | TH_ACK | TH_RST | TH_FIN)) != TH_SYN)
+        return false;
+    bool beyond = seq_gt(g->seq, t->rcv_nxt);
+    if (!g->has_ts || !t->ts_ok)
+        return g->has_ts || beyond;
+    int32_t newer = (int32_t)(g->tsval - t->ts_recent);
+    return newer > 0 || (newer == 0 && beyond);
 }
 
 void tcp_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
@@ -432,18 +473,22 @@ void tcp_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
         tcp_end(s, tcp_of(k), 0);
         k = NULL;
     }
-    if (k) {
-        struct tcp *t = tcp_of(k);
-        if (t->state != SYN_SENT) {
-            synchronized(s, t, &g, m); /* takes p */
-            return;
-        }
-        syn_sent(s, t, &g, m);
-    } else if (l) {
-        if (tcp_listen_input(s, tcp_of(l), &g, m))
-            return; /* kept p */
-    } else if (!(g.flags & TH_RST)) {
+    struct tcp *t = k ? tcp_of(k) : NULL;
+    if (!k && l)
+        t = tcp_listen_input(s, tcp_of(l), &g, m);
+    else if (!k && !(g.flags & TH_RST))
         tcp_send_reset(s, &g, m);
+    if (t) {
+        t->segs_in++;
+        t->data_segs_in += g.len != 0;
+        if (g.len)
+            t->last_data = s->now;
     }
-    pbuf_free(&s->pool, p);
+    if (t && t->state != SYN_SENT) {
+        synchronized(s, t, &g, m); /* takes p */
+        return;
+    }
+    if (t)
+        syn_sent(s, t, &g, m);
+    pbuf_free(&s->pool, g.p);
 }

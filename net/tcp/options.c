@@ -32,12 +32,21 @@ bool tcp_read_options(const uint8_t *o, uint32_t len, struct segment *g)
             for (unsigned n = 0; n < g->sacks; n++)
                 g->sack[n] = (struct sack_block){seq(get32(o + i + 2 + 8 * n)), seq(get32(o + i + 6 + 8 * n))};
             break;
+        case TCPOPT_FASTOPEN << 8 | 2: /* a request */
+            g->has_cookie = true;
+            break;
         case TCPOPT_TS << 8 | 10:
             g->has_ts = true;
             g->tsval = get32(o + i + 2);
             g->tsecr = get32(o + i + 6);
             break;
         default:
+            if (o[i] == TCPOPT_FASTOPEN && o[i + 1] >= 2 + FASTOPEN_COOKIE_MIN && o[i + 1] <= 2 + FASTOPEN_COOKIE_MAX &&
+                o[i + 1] % 2 == 0) { /* RFC 7413 4.1.1 */
+                g->has_cookie = true;
+                g->cookie_len = o[i + 1] - 2;
+                memcpy(g->cookie, o + i + 2, g->cookie_len);
+            }
             break; /* unknown, or of a length it cannot have: skipped */
         }
         i += o[i + 1];
@@ -72,6 +81,8 @@ uint32_t tcp_write_options(const struct tcp *t, uint8_t *o, unsigned flags, uint
     uint8_t *at = o;
     if (flags & TH_SYN) {
         uint32_t mss = t->mtu - (addr_is4(&t->k.remote) ? IP4_HLEN : IP6_HLEN) - TCP_HLEN;
+        if (t->user_mss && t->user_mss < mss)
+            mss = t->user_mss;
         at[0] = TCPOPT_MSS;
         at[1] = 4;
         put16(at + 2, mss < 65535 ? mss : 65535);
@@ -81,15 +92,15 @@ uint32_t tcp_write_options(const struct tcp *t, uint8_t *o, unsigned flags, uint
             memcpy(at, wscale, 4);
             at += 4;
         }
-        if (t->sack_ok) {
+        if (t->sack_ok && !t->ts_ok) {
             const uint8_t permitted[4] = {TCPOPT_NOP, TCPOPT_NOP, TCPOPT_SACK_OK, 2};
             memcpy(at, permitted, 4);
             at += 4;
         }
     }
     if (t->ts_ok) {
-        const uint8_t head[4] = {TCPOPT_NOP, TCPOPT_NOP, TCPOPT_TS, 10};
-        memcpy(at, head, 4);
+        const uint8_t head[4] = {TCPOPT_NOP, TCPOPT_NOP, TCPOPT_TS, 10}, both[4] = {TCPOPT_SACK_OK, 2, TCPOPT_TS, 10};
+        memcpy(at, flags & TH_SYN && t->sack_ok ? both : head, 4);
         put32(at + 4, tcp_timestamp(t, now));
         put32(at + 8, flags & TH_ACK ? t->ts_recent : 0);
         at += 12;
