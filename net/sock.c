@@ -201,13 +201,11 @@ unsigned sock_collect_events(struct stack *s, uint64_t *out, unsigned max)
 {
     struct sock *last = s->ready.tail;
     unsigned n = 0;
-    if (max && cong_rounds_waiting(s))
-        out[n++] = s->poller.base | EV_READ; /* of id 0, which is no socket's: the stack's own */
     for (struct sock *k = s->ready.head, *next; k && n < max; k = next) {
         next = k == last ? NULL : k->ready.next;
         unsigned mask = events_of(k);
         /* There is room in its queue, but no memory to fill it: its owner would only try, and try again. */
-        bool starved = mask & EV_WRITE && k->type == SOCK_STREAM && pbuf_pressure(&s->pool);
+        bool starved = mask & EV_WRITE && k->type == SOCK_STREAM && !tcp_out_room(s, tcp_of(k));
         list_remove(&s->ready, k, READY);
         if (!mask)
             continue;
@@ -396,6 +394,16 @@ int sock_getname(struct stack *s, int64_t id, int which, struct sock_name *out)
     if (which == SOCK_REMOTE && !k->rport)
         return -ENOTCONN;
     sock_fill_name(k, which, out);
+    return 0;
+}
+
+int sock_names(struct stack *s, int64_t id, struct sock_name out[2])
+{
+    struct sock *k = sock_find(s, id);
+    if (!k)
+        return -EBADF;
+    sock_fill_name(k, SOCK_LOCAL, &out[SOCK_LOCAL]);
+    sock_fill_name(k, SOCK_REMOTE, &out[SOCK_REMOTE]);
     return 0;
 }
 

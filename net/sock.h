@@ -31,7 +31,8 @@ struct sock {
     bool v6only, reuseaddr, reuseport;
     bool bind_no_port; /* IP_BIND_ADDRESS_NO_PORT */
     uint8_t hashed;    /* enum hashed */
-    uint16_t want; /* EV_READ, EV_WRITE, EV_URGENT */
+    uint8_t ifindex; /* SO_BINDTOIFINDEX: only on this interface; 0: on any */
+    uint16_t want; /* EV_READ, EV_WRITE */
     int error;     /* pending, positive errno */
     int32_t linger; /* SO_LINGER: seconds; -1: off */
     uint8_t priority; /* SO_PRIORITY and SO_MARK: kept for who asks; nothing here goes by them */

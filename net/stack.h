@@ -14,17 +14,18 @@
 
 #include "net/core/addr.h"
 #include "net/counters.h"
+#include "net/ip/netif.h"
 #include "net/link/link.h"
 #include "net/core/pbuf.h"
 #include "net/core/rng.h"
 #include "net/core/timer.h"
 #include "net/tcp/scoreboard.h"
 
-#define NETIFS_MAX 8
-#define NETIF_ADDRS_MAX 16
+#define NETIFS_MAX STACK_INTERFACES_MAX
 #define ROUTES_MAX 64
 #define SECOND 1000000000u
 #define MSEC 1000000u
+#define HOPS_DEFAULT 64
 
 struct sock;
 struct sock_table;
@@ -32,17 +33,6 @@ struct cong_ops;
 struct cong_scripts;
 struct neigh_table;
 struct fastopen_cache;
-
-struct netif {
-    struct stack *stack;
-    struct link *link;
-    int index;
-    struct {
-        struct addr addr;
-        uint8_t bits; /* of 128 */
-    } addrs[NETIF_ADDRS_MAX];
-    unsigned naddrs;
-};
 
 struct route {
     struct addr dest, gateway;
@@ -70,6 +60,8 @@ struct stack {
     struct route routes[ROUTES_MAX]; /* longest prefix first */
     unsigned nroutes;
     struct neigh_table *neighs;
+    bool changed;   /* addresses, routers: Python is to be told once */
+    uint64_t alarm; /* when Python wants to be called, or REACTOR_NEVER */
 
     struct sock_table *socks;
     struct sock_list dirty; /* have something to send */
@@ -113,10 +105,13 @@ struct path {
 };
 /* src any: choose one. False: no route, or no address to send from. */
 bool route_find(struct stack *s, const struct addr *dst, const struct addr *src, struct path *path);
-bool netif_has(const struct netif *nif, const struct addr *a);
-/* 255.255.255.255, or the last address of one of its networks (RFC 1122 3.2.1.3 (c), (d)). */
-bool netif_is_broadcast(const struct netif *nif, const struct addr *a);
+/* bits: of 128. gateway NULL: on the link itself. 0, -ENOBUFS, -ESRCH. */
+int route_add(struct netif *nif, const struct addr *dest, unsigned bits, const struct addr *gateway);
+int route_remove(struct netif *nif, const struct addr *dest, unsigned bits, const struct addr *gateway);
 bool stack_is_local(const struct stack *s, const struct addr *a);
+/* The same, and nobody else has it: of an optimistic one, that is still to be heard. */
+bool stack_owns(const struct stack *s, const struct addr *a);
+struct netif *netif_of(struct stack *s, int ifindex); /* NULL: there is none */
 
 /* --- input, each takes p; off: where its header starts --- */
 void ether_input(struct link *l, struct pbuf *p, uint64_t now);

@@ -24,7 +24,7 @@ static bool accepts(const struct netif *nif, struct ip_meta *m)
         return false; /* RFC 1122 3.2.1.3(g): never on a wire */
     if (addr_is_multicast(&m->src) || netif_is_broadcast(nif, &m->src)) /* MUST-63: who would be answered? */
         return false;
-    if (!from_loopback && stack_is_local(s, &m->src)) /* we did not send that; the answer would come to us, for ever */
+    if (!from_loopback && stack_owns(s, &m->src)) /* we did not send that; the answer would come to us, for ever */
         return false;
     if (addr_is_multicast(&m->dst) || netif_is_broadcast(nif, &m->dst)) {
         m->to_group = true;
@@ -201,7 +201,7 @@ int ip_output(struct stack *s, const struct path *path, const struct addr *dst, 
     uint32_t len = pbuf_total(p);
     bool v4 = addr_is4(dst);
     unsigned hlen = v4 ? IP4_HLEN : IP6_HLEN;
-    if (len + hlen > 65535 || (!p->gso_size && len + hlen > path->nif->link->mtu)) {
+    if (len + hlen > 65535 || (!p->gso_size && len + hlen > netif_mtu(path->nif, v4))) {
         pbuf_free(&s->pool, p);
         return -EMSGSIZE;
     }
@@ -225,7 +225,7 @@ int ip_output(struct stack *s, const struct path *path, const struct addr *dst, 
         put32(ip, 6u << 28 | (uint32_t)path->tos << 20);
         put16(ip + IP6_PLEN, len);
         ip[IP6_NEXT] = (uint8_t)proto;
-        ip[IP6_HOPS] = (uint8_t)ttl;
+        ip[IP6_HOPS] = ttl == HOPS_DEFAULT ? path->nif->hop_limit : (uint8_t)ttl; /* RFC 4861 6.3.4: what routers say */
         memcpy(ip + IP6_SRC, path->src.b, 16);
         memcpy(ip + IP6_DST, dst->b, 16);
         count(s, C_Ip6OutRequests);
