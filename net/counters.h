@@ -7,6 +7,9 @@
     X(EthInErrors) /* too short, or of a type that is not spoken here */                                               \
     X(ArpInErrors)                                                                                                     \
     X(NeighFailed) /* packets given up because their next hop did not answer */                                        \
+    X(NeighTableFull) /* neighbours not noted, packets dropped: all entries are in use */                              \
+    X(AddressConflicts) /* somebody else used, or asked for, an address of ours */                                     \
+    X(RouterInfoDropped) /* what routers said, and there is no room for */                                             \
     X(IpInReceives)                                                                                                    \
     X(IpInHdrErrors)                                                                                                   \
     X(IpInAddrErrors)                                                                                                  \
@@ -63,6 +66,7 @@
     X(TcpExtTCPACKSkippedSeq)                                                                                          \
     X(TcpExtTCPOFOQueue)                                                                                               \
     X(TcpExtTCPOFODrop)                                                                                                \
+    X(TcpExtOfoPruned) /* times that bytes out of order were given up for want of memory */                            \
     X(TcpExtTCPRcvQDrop)                                                                                               \
     X(TcpExtTCPFastRetrans)                                                                                            \
     X(TcpExtTCPSackRecovery)                                                                                           \
@@ -79,9 +83,12 @@
     X(TcpExtTCPDSACKRecv)                                                                                              \
     X(TcpExtTCPDSACKOldSent)                                                                                           \
     X(TcpExtTCPDSACKOfoSent)                                                                                           \
+    X(TcpExtTCPSynRetrans)                                                                                             \
+    X(TcpExtTCPOrigDataSent)                                                                                           \
     X(TcpExtTCPTimeouts)                                                                                               \
     X(TcpExtTCPWinProbe)                                                                                               \
     X(TcpExtTCPKeepAlive)                                                                                              \
+    X(TcpExtTCPDeliveredCE) /* segments acknowledged with ECE */                                                       \
     X(TcpExtDelayedACKs)                                                                                               \
     X(TcpExtTW)                                                                                                        \
     X(TcpExtTWRecycled) /* a TIME-WAIT cut short for a new connection (RFC 6191) */                                    \

@@ -94,13 +94,17 @@ struct sock *sock_new(struct stack *s, size_t size, const struct sock_ops *ops, 
     return k;
 }
 
-struct sock *sock_find(struct stack *s, int64_t id)
+struct sock *sock_find_any(struct stack *s, int64_t id)
 {
     struct sock_table *t = s->socks;
     uint32_t slot = (uint32_t)id & SLOT_MASK;
-    if (id < 0 || slot >= t->cap || !t->slots[slot] || t->slots[slot]->id != id || t->slots[slot]->orphan)
-        return NULL;
-    return t->slots[slot];
+    return id >= 0 && slot < t->cap && t->slots[slot] && t->slots[slot]->id == id ? t->slots[slot] : NULL;
+}
+
+struct sock *sock_find(struct stack *s, int64_t id)
+{
+    struct sock *k = sock_find_any(s, id);
+    return k && !k->orphan ? k : NULL;
 }
 
 static void list_remove(struct sock_list *list, struct sock *k, size_t node)
@@ -201,7 +205,7 @@ unsigned sock_collect_events(struct stack *s, uint64_t *out, unsigned max)
         next = k == last ? NULL : k->ready.next;
         unsigned mask = events_of(k);
         /* There is room in its queue, but no memory to fill it: its owner would only try, and try again. */
-        bool starved = mask & EV_WRITE && k->type == SOCK_STREAM && pbuf_pressure(&s->pool);
+        bool starved = mask & EV_WRITE && k->type == SOCK_STREAM && !tcp_out_room(s, tcp_of(k));
         list_remove(&s->ready, k, READY);
         if (!mask)
             continue;
@@ -399,6 +403,16 @@ struct addr sock_this_host(const struct sock *k, const struct addr *any)
     if (!addr_is4(any))
         return addr_from(lo6);
     return addr_is4(&k->local) && !addr_is_any(&k->local) ? k->local : addr_from4(lo4);
+}
+
+int sock_names(struct stack *s, int64_t id, struct sock_name out[2])
+{
+    struct sock *k = sock_find(s, id);
+    if (!k)
+        return -EBADF;
+    sock_fill_name(k, SOCK_LOCAL, &out[SOCK_LOCAL]);
+    sock_fill_name(k, SOCK_REMOTE, &out[SOCK_REMOTE]);
+    return 0;
 }
 
 void sock_fill_name(const struct sock *k, int which, struct sock_name *out)

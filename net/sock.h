@@ -26,11 +26,13 @@ struct sock {
     int64_t id;
     uint8_t type; /* SOCK_STREAM, SOCK_DGRAM */
     uint8_t family;
+    uint8_t tos;  /* DSCP and ECN of what it sends (IP_TOS, IPV6_TCLASS); of TCP the ECN bits are the protocol's */
     bool orphan;  /* its owner has let go of it */
     bool v6only, reuseaddr, reuseport;
     bool bind_no_port; /* IP_BIND_ADDRESS_NO_PORT */
     uint8_t hashed;    /* enum hashed */
-    uint16_t want; /* EV_READ, EV_WRITE, EV_URGENT */
+    uint8_t ifindex; /* SO_BINDTOIFINDEX: only on this interface; 0: on any */
+    uint16_t want; /* EV_READ, EV_WRITE */
     int error;     /* pending, positive errno */
     int32_t linger; /* SO_LINGER: seconds; -1: off */
     uint8_t priority; /* SO_PRIORITY and SO_MARK: kept for who asks; nothing here goes by them */
@@ -62,6 +64,7 @@ void sock_table_free(struct stack *s);
 /* size: of the struct that begins with a struct sock; zeroed. NULL and *error: EMFILE at the bound, ENOMEM. */
 struct sock *sock_new(struct stack *s, size_t size, const struct sock_ops *ops, int type, int family, int *error);
 struct sock *sock_find(struct stack *s, int64_t id); /* NULL: dead, or an orphan */
+struct sock *sock_find_any(struct stack *s, int64_t id); /* an orphan, too */
 void sock_destroy(struct stack *s, struct sock *k);
 void sock_orphan(struct stack *s, struct sock *k); /* its owner has let go: no event will name it any more */
 

@@ -121,6 +121,7 @@ int64_t sock_recv(struct stack *s, int64_t id, uint8_t *buf, size_t cap)
     struct tcp *t = tcp_of(k);
     if (t->in.head) {
         int64_t n = tcp_in_read(s, t, buf, cap);
+        tcp_urgent_left(t); /* perhaps that was all of it */
         sock_mark_dirty(s, k); /* the window may have opened */
         return n;
     }
@@ -207,6 +208,7 @@ int stack_next_socket(struct stack *s, uint64_t *cursor, struct sock_info *out)
         sock_fill_name(k, SOCK_REMOTE, &out->remote);
         if (k->type == SOCK_STREAM) {
             tcp_info(k, out);
+            tcp_show(s, k, out);
         } else {
             out->state = k->rport ? ESTABLISHED : CLOSED;
             udp_queues(k, &out->rx_queue);

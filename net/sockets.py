@@ -87,6 +87,17 @@ class StackSocket:
         self.token = network.base | id
         network.sinks[self.token] = _weak_sink(weakref.ref(self))
 
+    @classmethod
+    def accepted(cls, listener: StackSocket, id: int) -> StackSocket:
+        """A connection of this listener. Its events go nowhere until a transport adopts it."""
+        self = cls.__new__(cls)
+        self.id = id
+        self.family, self.type, self.proto = listener.family, listener.type, listener.proto
+        self._network = network = listener._network
+        self._timeout, self._error, self._waiters = 0.0, 0, None
+        self.token = network.base | id
+        return self
+
     # --- its events ----------------------------------------------------------------------------------------------
 
     def adopt(self, sink: Callable[[int], object]) -> None:
@@ -161,6 +172,12 @@ class StackSocket:
 
     def getpeername(self) -> Address:
         return self._name(lib.SOCK_REMOTE)
+
+    def names(self) -> Any:
+        """Both names, ``struct sock_name[2]``: local, remote (port 0: not connected)."""
+        both = ffi.new("struct sock_name[2]")
+        check(lib.sock_names(self._network.handle, self._open_id(), both))
+        return both
 
     def _name(self, which: int) -> Address:
         name = ffi.new("struct sock_name *")

@@ -59,9 +59,9 @@ static void fill(struct stack *s, const struct tcp *t, struct info *i)
                  (t->fastopen & FASTOPEN_DATA ? TCPI_OPT_SYN_DATA : 0);
     i->wscales = (uint8_t)(t->shift_out | t->shift_in << 4);
     i->rto = us(tcp_backed_off(t));
-    i->ato = us(TCP_DELACK);
+    i->ato = us(t->ato ? t->ato : TCP_DELACK_MIN);
     i->snd_mss = t->mss;
-    i->rcv_mss = t->mss; /* it has not told otherwise */
+    i->rcv_mss = t->rcv_mss ? t->rcv_mss : t->mss;
     i->unacked = segments(t, flight);
     i->sacked = segments(t, t->sb.sacked);
     i->lost = segments(t, t->sb.lost);

@@ -24,9 +24,9 @@ static bool parse(struct stack *s, struct pbuf *p, const struct ip_meta *m, stru
     *g = (struct segment){.seq = seq(get32(h + TCP_SEQ)),
                           .ack = seq(get32(h + TCP_ACK)),
                           .wnd = get16(h + TCP_WIN),
-                          .up = seq(get32(h + TCP_SEQ) + get16(h + TCP_URG)),
                           .sport = get16(h + TCP_SPORT),
                           .dport = get16(h + TCP_DPORT),
+                          .up = get16(h + TCP_URG),
                           .flags = h[TCP_FLAGS],
                           .wscale = -1,
                           .p = p};
@@ -75,6 +75,7 @@ void tcp_take_syn(struct stack *s, struct tcp *t, const struct segment *g)
     t->snd_wl1 = g->seq;
     t->snd_wl2 = t->snd_una;
     tcp_set_mss(t);
+    tcp_ecn_take_syn(s, t, g);
 }
 
 /* Not more than one answer in a while to what may be forged, or an answer itself. */
@@ -135,7 +136,7 @@ static void syn_sent(struct stack *s, struct tcp *t, const struct segment *g, co
         return;
     }
     if (g->flags & TH_RST) {
-        if (acceptable)
+        if (acceptable && !tcp_ecn_refused(s, t))
             tcp_end(s, t, ECONNREFUSED);
         return;
     }
@@ -266,7 +267,9 @@ static uint32_t acknowledged(struct stack *s, struct tcp *t, const struct segmen
     t->snd_una = g->ack;
     if (seq_lt(t->snd_nxt, t->snd_una))
         t->snd_nxt = t->snd_una;
+    tcp_sndbuf_grow(s, t, (uint32_t)seq_diff(t->snd_max, t->snd_una) + acked);
     tcp_out_acked(s, t, bytes);
+    t->progress = s->now;
     if (t->out_bytes || t->fin_wanted)
         sock_mark_dirty(s, &t->k);
     if (was_full || t->k.want & EV_WRITE)
@@ -312,16 +315,11 @@ static bool take_ack(struct stack *s, struct tcp *t, const struct segment *g, co
     return t->state != CLOSED;
 }
 
-/* After its FIN the peer has nothing to say (3.10.7.4, seventh). */
-static bool may_receive(const struct tcp *t)
-{
-    return t->state == ESTABLISHED || t->state == FIN_WAIT1 || t->state == FIN_WAIT2;
-}
-
 /* Seventh and eighth: data and FIN. Takes g->p. */
 static void take_data(struct stack *s, struct tcp *t, const struct segment *g)
 {
-    if (!may_receive(t) || !seg_space(g)) {
+    bool may_receive = t->state == ESTABLISHED || t->state == FIN_WAIT1 || t->state == FIN_WAIT2;
+    if (!may_receive || !seg_space(g)) { /* after its FIN the peer has nothing to say (3.10.7.4, seventh) */
         pbuf_free(&s->pool, g->p);
         return;
     }
@@ -333,23 +331,21 @@ static void take_data(struct stack *s, struct tcp *t, const struct segment *g)
     }
     uint32_t before = t->in_bytes;
     seq_t from = t->rcv_nxt;
+    if (g->len)
+        tcp_data_arrived(s, t, g);
     bool fin = tcp_in_insert(s, t, g);
     t->bytes_received += (uint32_t)seq_diff(t->rcv_nxt, from) - fin;
     if (!fin) {
-        if (t->in_bytes != before)
+        if (t->in_bytes != before) {
             sock_mark_ready(s, &t->k);
-        /* 3.8.6.3: an ACK for at least every second full segment, else soon */
-        if (t->unacked_in >= 2u * t->mss)
-            t->ack_now = true;
-        else if (t->unacked_in)
-            *(t->quickack ? &t->ack_now : &t->ack_later) = true;
+            t->progress = s->now;
+        }
+        tcp_ack_data(s, t);
     } else {
         t->fin_in = true;
         t->ack_now = true;
         tcp_on(s, t, ON_FIN);
     }
-    if (t->ack_later && !t->ack_now && !t->due[T_DELACK])
-        tcp_timer_set(s, t, T_DELACK, s->now + TCP_DELACK);
     if (t->ack_now)
         sock_mark_dirty(s, &t->k);
 }
@@ -384,6 +380,7 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
     if (t->held) /* the owner has not decided: only a RST matters */
         goto held;
     if (t->state == SYN_RECV && g->flags & TH_SYN && !(g->flags & TH_ACK) && seq_eq(g->seq, t->irs)) {
+        tcp_ecn_syn_again(t, g);
         if (tcp_is_fast_child(t)) /* its SYN again: our answer was lost */
             t->syn_again = true;
         else
@@ -418,15 +415,18 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
     if (!(g->flags & TH_ACK))
         goto drop;
     bool at_edge = seq_le(g->seq, t->last_ack_sent); /* RFC 7323 4.3 (2) */
+    seq_t up = seq_add(g->seq, g->up);
     trim(s, t, g);
+    if (t->ecn)
+        tcp_ecn_input(s, t, g, m->tos);
     if (!take_ack(s, t, g, m))
         goto drop;
     if (t->ts_ok && at_edge) /* not before its ACK was believed: a forged value would shut out the peer */
         take_timestamp(s, t, g);
+    if (g->flags & TH_URG) /* sixth */
+        tcp_urgent_input(s, t, up);
     if (t->ack_now)
         sock_mark_dirty(s, &t->k);
-    if (g->flags & TH_URG && may_receive(t)) /* sixth */
-        tcp_urgent_input(s, t, g);
     take_data(s, t, g);
     return;
 held:
@@ -477,8 +477,6 @@ void tcp_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
     if (t) {
         t->segs_in++;
         t->data_segs_in += g.len != 0;
-        if (g.len)
-            t->last_data = s->now;
     }
     if (t && t->state != SYN_SENT) {
         synchronized(s, t, &g, m); /* takes p */

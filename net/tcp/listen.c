@@ -118,6 +118,7 @@ static int begin(struct stack *s, struct tcp *t, const struct tcp *l, const stru
     k->lport = syn->dport;
     k->rport = syn->sport;
     sockopt_inherit(&l->k, k);
+    tcp_buffers_inherit(t, l);
     int rc = tcp_prepare(s, t);
     if (rc == 0)
         tcp_take_syn(s, t, syn);
@@ -176,7 +177,7 @@ static void answer_by_cookie(struct stack *s, struct tcp *l, const struct segmen
 static void accept_fast(struct stack *s, struct tcp *l, struct tcp *t, struct segment *g)
 {
     struct segment data = *g;
-    uint32_t room = tcp_window_room(t);
+    uint32_t room = tcp_window_room(s, t);
     t->rcv_adv = seq_add(t->rcv_nxt, room);
     data.seq = t->rcv_nxt;
     data.flags &= (uint8_t)~TH_SYN;
@@ -184,6 +185,7 @@ static void accept_fast(struct stack *s, struct tcp *l, struct tcp *t, struct se
         data.p->len = data.len = room;
     if (data.len) {
         g->p = NULL;
+        tcp_data_arrived(s, t, &data);
         tcp_in_insert(s, t, &data);
         t->bytes_received += (uint32_t)seq_diff(t->rcv_nxt, data.seq);
         t->segs_in = t->data_segs_in = 1;
@@ -243,7 +245,7 @@ static struct tcp *take_ack(struct stack *s, struct tcp *l, const struct segment
         return NULL;
     tcp_set_iss(t, seq_add(g->ack, (uint32_t)-1));
     t->snd_nxt = t->snd_max = g->ack;
-    t->rcv_adv = seq_add(t->rcv_nxt, tcp_window_room(t)); /* as the cookie said */
+    t->rcv_adv = seq_add(t->rcv_nxt, tcp_window_room(s, t)); /* as the cookie said */
     tcp_start(s, t);
     push_half(l, t);
     tcp_timer_set(s, t, T_REXMT, s->now + t->rto); /* should this ACK not do */

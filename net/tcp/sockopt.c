@@ -2,6 +2,8 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <string.h>
+#include <sys/socket.h>
 
 #include "net/sockopt.h"
 #include "net/tcp/tcp.h"
@@ -77,6 +79,43 @@ static int set_defer_accept(struct stack *s, struct sock *k, int64_t value)
     return 0;
 }
 
+#define CONGESTION_NAME_MAX 16 /* TCP_CA_NAME_MAX: what tcp(7) fills, with zeroes behind the name */
+
+static int64_t read_congestion(struct stack *s, struct sock *k, void *buf, size_t cap)
+{
+    char name[CONGESTION_NAME_MAX] = {0};
+    size_t n = cap < sizeof name ? cap : sizeof name;
+    strncpy(name, tcp_of(k)->cong->name, sizeof name - 1);
+    memcpy(buf, name, n);
+    return (int64_t)n;
+}
+
+static int write_congestion(struct stack *s, struct sock *k, const void *buf, size_t len)
+{
+    char name[CONGESTION_NAME_MAX] = {0};
+    memcpy(name, buf, len < sizeof name ? len : sizeof name - 1);
+    return tcp_set_congestion(s, tcp_of(k), name);
+}
+
+static int64_t no_number(struct stack *s, struct sock *k) { return -EINVAL; }
+
+/* Bytes a second; all ones, in 32 bits or more, is no limit. */
+static int64_t get_pacing_rate(struct stack *s, struct sock *k)
+{
+    uint64_t rate = tcp_of(k)->pacing_rate_max;
+    return rate && rate < UINT32_MAX ? (int64_t)rate : UINT32_MAX;
+}
+
+static int set_pacing_rate(struct stack *s, struct sock *k, int64_t value)
+{
+    tcp_of(k)->pacing_rate_max = value == -1 || value == UINT32_MAX ? 0
+                                 : value < 0                        ? (uint32_t)value
+                                 : value == 0                       ? 1
+                                                                    : (uint64_t)value;
+    sock_mark_dirty(s, k);
+    return 0;
+}
+
 static const struct sockopt rows[] = {
     {IPPROTO_TCP, TCP_NODELAY, OPT_STREAM | OPT_SWITCH | OPT_INHERIT, OPT_FIELD(struct tcp, nodelay),
      .changed = nodelay_changed},
@@ -94,10 +133,16 @@ static const struct sockopt rows[] = {
     {IPPROTO_TCP, TCP_INFO, OPT_STREAM, .read = tcp_read_info},
     {IPPROTO_TCP, TCP_DEFER_ACCEPT, OPT_STREAM, .get = get_defer_accept, .set = set_defer_accept},
     {IPPROTO_TCP, TCP_USER_TIMEOUT, OPT_STREAM | OPT_INHERIT, OPT_FIELD(struct tcp, user_timeout), 0, INT32_MAX},
+    {IPPROTO_TCP, TCP_NOTSENT_LOWAT, OPT_STREAM | OPT_INHERIT, OPT_FIELD(struct tcp, notsent_lowat), 0, INT32_MAX,
+     .changed = tcp_lowat_set},
     {IPPROTO_TCP, TCP_KEEPIDLE, OPT_STREAM | OPT_INHERIT, OPT_FIELD(struct tcp, keep_idle), 1, 32767,
      .changed = keepidle_changed},
     {IPPROTO_TCP, TCP_KEEPINTVL, OPT_STREAM | OPT_INHERIT, OPT_FIELD(struct tcp, keep_interval), 1, 32767},
     {IPPROTO_TCP, TCP_KEEPCNT, OPT_STREAM | OPT_INHERIT, OPT_FIELD(struct tcp, keep_count), 1, 127},
+    {IPPROTO_TCP, TCP_CONGESTION, OPT_STREAM | OPT_INHERIT, OPT_FIELD(struct tcp, cong), .get = no_number,
+     .read = read_congestion, .write = write_congestion},
+    {SOL_SOCKET, SO_MAX_PACING_RATE, OPT_STREAM | OPT_INHERIT, OPT_FIELD(struct tcp, pacing_rate_max),
+     .get = get_pacing_rate, .set = set_pacing_rate},
 };
 
 const struct sockopt_table tcp_sockopts = {rows, sizeof rows / sizeof *rows};

@@ -55,6 +55,7 @@ static void uncount_orphan(struct stack *s, struct tcp *t)
 bool tcp_on(struct stack *s, struct tcp *t, enum tcp_event event)
 {
     unsigned to = next[event][t->state], from = t->state;
+    bool full;
     if (!to)
         return false;
     if (from == SYN_RECV)
@@ -70,14 +71,14 @@ bool tcp_on(struct stack *s, struct tcp *t, enum tcp_event event)
         uncount_orphan(s, t);
     switch (to) {
     case TIME_WAIT:
-        if (s->time_waits++ >= TIME_WAITS_MAX) { /* better a few old segments than no memory for new connections */
-            count(s, C_TcpExtTCPTimeWaitOverflow);
-            return tcp_on(s, t, ON_END);
-        }
         for (unsigned i = 0; i < TCP_TIMERS; i++)
             tcp_timer_stop(t, i);
-        tcp_timer_set(s, t, T_WAIT, s->now + TCP_WAIT);
         count(s, C_TcpExtTW);
+        /* Better a few old segments than no place for new connections. The last ACK goes in any case. */
+        full = s->time_waits++ >= TIME_WAITS_MAX || s->time_waits > s->config.sockets / 2;
+        if (full)
+            count(s, C_TcpExtTCPTimeWaitOverflow);
+        tcp_timer_set(s, t, T_WAIT, s->now + (full ? MSEC : TCP_WAIT));
         break;
     case FIN_WAIT2:
         if (t->k.orphan)
@@ -132,11 +133,12 @@ static unsigned tcp_ready(struct sock *k)
         return 0; /* not accepted: nobody knows its id */
     if (t->state == LISTEN)
         return !t->listener->first ? 0 : t->listener->flags & LISTEN_DEFER ? EV_REQUEST : EV_READ;
-    if (t->in.head || t->fin_in || (t->state == CLOSED && k->rport))
+    if (tcp_readable(t) || t->fin_in || (t->state == CLOSED && k->rport))
         mask |= EV_READ;
-    if (tcp_urgent_unread(t))
+    if (t->urgent_in && tcp_urgent_left(tcp_of(k)))
         mask |= EV_URGENT;
-    if ((counts_as_established(t->state) || tcp_is_fast_child(t) || waits_for_data(t)) && !t->fin_wanted && t->out_bytes <= t->out_limit / 3 * 2)
+    bool sends = counts_as_established(t->state) || tcp_is_fast_child(t) || waits_for_data(t);
+    if (sends && !t->fin_wanted && tcp_writable(t))
         mask |= EV_WRITE;
     return mask;
 }
@@ -153,6 +155,7 @@ static void tcp_release(struct stack *s, struct sock *k)
     if (t->state == TIME_WAIT)
         s->time_waits--;
     uncount_orphan(s, t);
+    cong_release(t);
     tcp_fastopen_ended(s, t);
     tcp_queues_clear(s, t);
 }
@@ -166,10 +169,9 @@ struct sock *tcp_open(struct stack *s, int family, int *error)
         return NULL;
     struct tcp *t = tcp_of(k);
     t->state = CLOSED;
-    t->in_limit = s->config.rcvbuf;
-    t->out_limit = s->config.sndbuf;
+    tcp_buffers_init(s, t);
     t->rto = TCP_RTO_INITIAL;
-    t->cong = &cong_reno;
+    t->cong = s->cong;
     t->keep_idle = 7200;
     t->keep_interval = 75;
     t->keep_count = 9;
@@ -195,9 +197,10 @@ int tcp_prepare(struct stack *s, struct tcp *t)
     if (!route_find(s, &t->k.remote, &t->k.local, &path))
         return -ENETUNREACH;
     t->k.local = path.src;
-    t->mtu = path.nif->link->mtu;
-    for (t->shift_in = 0; t->shift_in < 14 && (uint64_t)65535 << t->shift_in < t->in_limit;)
-        t->shift_in++;
+    t->mtu = netif_mtu(path.nif, addr_is4(&t->k.remote));
+    t->bursts = path.nif->link->caps & LINK_TSO;
+    t->adv_mss = (uint16_t)(t->mtu - (addr_is4(&t->k.remote) ? IP4_HLEN : IP6_HLEN) - TCP_HLEN);
+    t->shift_in = tcp_window_shift(t);
     return 0;
 }
 
@@ -264,6 +267,7 @@ int tcp_connect(struct stack *s, struct tcp *t, const struct addr *addr, unsigne
         count(s, C_TcpExtTWRecycled);
         tcp_end(s, tcp_of(old), 0);
     }
+    tcp_ecn_connect(s, t);
     tcp_start(s, t);
     t->fastopen = (uint8_t)tcp_fastopen_connect(s, t);
     tcp_on(s, t, ON_CONNECT);

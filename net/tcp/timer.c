@@ -162,6 +162,9 @@ static void expired(struct stack *s, struct tcp *t, enum tcp_timer which)
     case T_WAIT: /* held: its owner has not decided, and who asked has given up */
         tcp_end(s, t, t->held ? ETIMEDOUT : 0);
         break;
+    case T_PACE:
+        sock_mark_dirty(s, &t->k);
+        break;
     case TCP_TIMERS:
         break;
     }

@@ -67,7 +67,11 @@ static void look_over_tcp(struct stack *s, const struct tcp *t)
     uint32_t held = 0;
     must(t->state >= ESTABLISHED && t->state < TCP_STATES);
     must(bytes_of(&t->out) == t->out_bytes && bytes_of(&t->in) == t->in_bytes);
-    must(t->out_bytes <= t->out_limit || t->out_limit < s->config.sndbuf);
+    must(t->out_bytes <= t->out_limit || t->out_limit < s->config.sndbuf_max);
+    uint32_t waiting = 0;
+    for (const struct pbuf *p = t->in.head; p; p = p->next)
+        waiting += p->size;
+    must(waiting == t->in_held);
     must((t->timer.place == TIMER_IDLE) == (t->timer.place >= s->timers.count));
     for (const struct pbuf *p = t->ooo; p; p = p->next) {
         seq_t end = seq_add(seq(p->mark), p->len);
@@ -76,8 +80,12 @@ static void look_over_tcp(struct stack *s, const struct tcp *t)
         held += p->size;
     }
     must(held == t->ooo_held);
+    uint32_t runs = 0;
+    for (const struct pbuf *r = NULL, *next; (next = tcp_ooo_next(t, r)); r = next, runs++)
+        must(!r || seq_lt(OOO_END(r->mate), OOO_SEQ(next)));
+    must(runs == t->ooo_runs && runs <= OOO_RUNS_MAX);
     if (t->state == CLOSED) {
-        must(!t->k.hashed && t->timer.place == TIMER_IDLE && !t->ooo && !t->parent);
+        must((!t->k.hashed || !t->k.rport) && t->timer.place == TIMER_IDLE && !t->ooo && !t->parent); /* bound, perhaps */
         return;
     }
     if (t->state == LISTEN) {

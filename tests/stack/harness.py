@@ -36,6 +36,7 @@ from scapy.packet import Packet
 
 from libos._native import ffi, lib
 from libos.errors import check
+from libos.net.interface import Interface
 from libos.net.stack import Link, SocketInfo, Stack, pack_address, unpack_address
 from libos.rand import Rng
 
@@ -92,11 +93,16 @@ class Harness:
         self.family = family
         self.caps = caps
         self.now = START
+        # Transcripts are about one thing: buffers that stay as they are, and no ACK that is not due, unless asked for.
+        stack.setdefault("rcvbuf_max", stack.setdefault("rcvbuf", 1 << 20))
+        stack.setdefault("sndbuf_max", stack.setdefault("sndbuf", 1 << 20))
+        stack.setdefault("quickacks", 0)
         self.stack = Stack(Rng(seed), self.now, **stack)
         self.handle = self.stack.handle
         mac = bytes.fromhex(OUR_MAC.replace(":", ""))
         self.link = Link.manual(Rng(seed), mtu=mtu, caps=caps, queue=queue, mac=mac)
         self.ifindex = self.stack.add_link(self.link)
+        self.interface = Interface(self.stack, self.ifindex)
         self.stack.add_address(self.ifindex, OURS[4] + "/24")
         self.stack.add_address(self.ifindex, OURS[6] + "/64")
         if routes:

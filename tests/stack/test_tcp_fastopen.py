@@ -78,7 +78,7 @@ def test_data_in_the_syn(h, listener, cookie):
     assert h.info(c).tx_queue == 0
     p.rx("PA", seq=6, data=b"more")
     assert h.recv(c) == b"more"
-    h.after("40ms")
+    h.after("50ms")  # a round trip
     p.expect("A", ack=10)
 
 

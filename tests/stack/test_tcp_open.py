@@ -206,7 +206,7 @@ def test_active_open(h):
     """RFC 9293 figure 6, from the side that calls"""
     c = h.connect(80)
     p = h.peer(port=80, to=h.info(c).local[1])
-    p.expect("S", seq=0, mss=full(h), ws=5, win=65535, options=["MSS", "WScale", "SAckOK", "Timestamp"])
+    p.expect("S", seq=0, mss=full(h), ws=5, win=65535, options=["MSS", "SAckOK", "Timestamp", "WScale"])
     check(lib.sock_want(h.handle, c, READ | WRITE))
     assert h.events() == {}
     h.at("30ms")
