@@ -231,6 +231,10 @@ class Harness:
             level = socket.IPPROTO_TCP if name.startswith("TCP_") else socket.SOL_SOCKET
             check(lib.sock_setopt(self.handle, id, level, getattr(socket, name), value))
 
+    def set_option(self, id: int, level: int, name: int, value: int) -> None:
+        """For options that Python has no name for."""
+        check(lib.sock_setopt(self.handle, id, level, name, value))
+
     def set(self, id: int, **options: int) -> None:
         """``h.set(c, TCP_NODELAY=1)``"""
         self._set(id, options)
