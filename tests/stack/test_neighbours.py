@@ -403,11 +403,11 @@ def test_a_conversation_asks_nobody(h):
     p, c = h.connected()
     for i in range(1, 20):
         h.at(f"{10 * i}s")
+        assert states(h)[h.their] == "REACHABLE"
         h.send(c, b"x")
         p.expect("PA", seq=i, ack=1, data=b"x")
         p.rx("A", seq=1, ack=i + 1)
         h.expect_nothing()
-        assert states(h)[h.their] == "REACHABLE"
     h.abort(c)
     p.expect("R", seq=20)
 
