@@ -236,8 +236,17 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ] = None
     memory: Annotated[Size, Meta(description="bytes, or a number with K, M or G; at least 16M")] = Size(256 << 20)
     sockets: Annotated[int, Meta(ge=16, le=1 << 20, description="16 to 1048576")] = 65536
-    rcvbuf: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(1 << 20)
-    sndbuf: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(1 << 20)
+    rcvbuf: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(128 << 10)
+    sndbuf: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(256 << 10)
+    rcvbuf_max: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(16 << 20)
+    sndbuf_max: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(16 << 20)
+    notsent_lowat: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 0: no limit; up to 64M")] = (
+        Size(0)
+    )
+    congestion: Annotated[Literal["cubic", "reno"], Meta(description="cubic or reno")] = "cubic"
+    ecn: Annotated[
+        int, Meta(ge=0, le=2, description="0 (off), 1 (asked for) or 2 (only where the peer asks), as net.ipv4.tcp_ecn")
+    ] = 2
     seed: Annotated[int | None, Meta(description="a number; the same one makes the same choices")] = None
 
 
@@ -293,6 +302,9 @@ _PARSERS: Mapping[str, Callable[[Any], object]] = MappingProxyType(
         "memory": Size.parse,
         "rcvbuf": Size.parse,
         "sndbuf": Size.parse,
+        "rcvbuf_max": Size.parse,
+        "sndbuf_max": Size.parse,
+        "notsent_lowat": Size.parse,
     }
 )
 _SEVERAL = frozenset({"publish", "ip", "gateway", "dns", "search"})
@@ -307,6 +319,9 @@ _LIMITS: Mapping[str, Callable[[Any], object]] = MappingProxyType(
         "memory": lambda size: 16 << 20 <= size < 1 << 48,  # a TAP alone keeps 4 MiB ready to receive into
         "rcvbuf": lambda size: 4 << 10 <= size <= 64 << 20,
         "sndbuf": lambda size: 4 << 10 <= size <= 64 << 20,
+        "rcvbuf_max": lambda size: 4 << 10 <= size <= 64 << 20,
+        "sndbuf_max": lambda size: 4 << 10 <= size <= 64 << 20,
+        "notsent_lowat": lambda size: size <= 64 << 20,
         "seed": lambda seed: seed is None or seed >= 0,
     }
 )

@@ -112,7 +112,7 @@ def launch(
     machine = Machine(config, say=lambda line: print(f"libos: {line}", file=sys.stderr, flush=True))
     failure: BaseException | None = None
     status = 0
-    with _signals():
+    with _signals(), _control(machine, program):
         try:
             machine.wait_for_addresses()
             booted(machine)
@@ -135,6 +135,21 @@ def launch(
     else:
         _print_failure(program, failure)
     return status
+
+
+@contextlib.contextmanager
+def _control(machine: Machine, program: Program) -> Iterator[None]:
+    """Meanwhile `libos ss` finds the machine. A host without a place for the socket is no reason not to run."""
+    from libos.control import Control
+
+    control = None
+    with contextlib.suppress(OSError):
+        control = Control(machine, " ".join([str(program), *program.args]))
+    try:
+        yield
+    finally:
+        if control is not None:
+            control.close()
 
 
 def _status(exit: SystemExit) -> int:

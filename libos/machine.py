@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from libos.net.network import StackNetwork
     from libos.net.stack import Link, Stack
     from libos.net.user.gateway import Gateway
+    from libos.net.view import NetView
 
 __all__ = ["Machine", "MachineLoop", "Plan"]
 
@@ -163,6 +164,11 @@ class Machine:
             sockets=config.sockets,
             rcvbuf=config.rcvbuf,
             sndbuf=config.sndbuf,
+            rcvbuf_max=config.rcvbuf_max,
+            sndbuf_max=config.sndbuf_max,
+            notsent_lowat=config.notsent_lowat,
+            congestion=config.congestion,
+            ecn=config.ecn,
         )
         undo.callback(self.stack.close)
         self._link = self._wrapped(self._open_link(undo), undo)
@@ -274,6 +280,18 @@ class Machine:
         return link
 
     # --- use -----------------------------------------------------------------------------------------------------
+
+    @property
+    def net(self) -> NetView:
+        """The machine's network, to look at: its sockets, counters, addresses, routes, neighbours, names.
+
+        Raises WorldError in world `host`, where all of that is the kernel's.
+        """
+        if self.network is None:
+            raise WorldError(f"world {self.config.net} has no network of its own: ask the kernel (ss, nstat, ip)")
+        from libos.net.view import NetView
+
+        return NetView(self.network)
 
     def new_event_loop(self) -> MachineLoop:
         """A loop on this machine. See :class:`MachineLoop`."""

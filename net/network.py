@@ -27,7 +27,7 @@ from libos.net.names.addrinfo import AddrInfo, family_of
 from libos.net.names.resolver import Resolver
 from libos.net.server import StackServer, create_server
 from libos.net.sockaddr import Address, Names, is_numeric
-from libos.net.sockets import EV_GONE, EV_READ, EV_WRITE, StackSocket
+from libos.net.sockets import EV_GONE, EV_READ, EV_REQUEST, EV_WRITE, StackSocket
 from libos.net.stack import pack_address, unpack_address
 from libos.net.transport import StackTransport
 
@@ -58,6 +58,7 @@ class StackNetwork:
         self.rx = ffi.new("uint8_t[]", RX_SIZE)  # what came last; whoever reads copies before it returns
         self.rx_bytes = ffi.buffer(self.rx)
         self.base = reactor.attach(stack.poller)
+        self.sinks[self.base] = self._consult  # id 0 is the stack's own
         self._closed = False
 
     def close(self) -> None:
@@ -70,6 +71,10 @@ class StackNetwork:
             if sink is not None:
                 sink(EV_GONE)
         self.reactor.detach(self.stack.poller)
+
+    def _consult(self, mask: int) -> None:
+        if mask & EV_REQUEST:
+            self.stack.controllers.consult()
 
     # --- sockets -------------------------------------------------------------------------------------------------
 

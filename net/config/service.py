@@ -83,6 +83,7 @@ class Configurator:
         self._buffer = ffi.new("uint8_t[]", DATAGRAM_MAX)
         self._from = ffi.new("struct sock_name *")
         self.interface.set_pace(pace)
+        self._others = reactor.sinks.get(base)  # whose the stack's other events are
         reactor.sinks[base] = self._event
 
     # --- what is wanted --------------------------------------------------------------------------------------------
@@ -124,7 +125,8 @@ class Configurator:
             self._do4(self.dhcp4.release(now))
         if self.dhcp6 is not None:
             self._do6(self.dhcp6.release(now))
-        self._reactor.sinks.pop(self._base, None)
+        if self._reactor.sinks.pop(self._base, None) is not None and self._others is not None:
+            self._reactor.sinks[self._base] = self._others
         for id in self._sockets.values():
             self._reactor.sinks.pop(self._base | id, None)
             lib.sock_free(self._handle, id)
@@ -135,6 +137,10 @@ class Configurator:
 
     def _event(self, mask: int) -> None:
         """Of the stack: something about addresses or routers (EV_READ), the alarm (EV_WRITE)."""
+        if self._others is not None and mask & ~(lib.EV_READ | lib.EV_WRITE):
+            self._others(mask)
+        if not mask & (lib.EV_READ | lib.EV_WRITE):
+            return
         now = self._reactor.now()
         if mask & lib.EV_READ:
             self._look(now)

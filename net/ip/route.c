@@ -1,11 +1,13 @@
 /* Routes of a stack: which way a packet goes (longest prefix first). */
 #include <errno.h>
+#include <string.h>
 
 #include "net/stack.h"
 #include "net/core/wire.h"
 
 bool route_find(struct stack *s, const struct addr *dst, const struct addr *src, struct path *path)
 {
+    path->tos = 0;
     if (addr_is_loopback(dst) || stack_is_local(s, dst)) {
         path->nif = &s->netifs[0];
         path->src = src && !addr_is_any(src) ? *src : *dst;
@@ -96,4 +98,15 @@ int stack_source(struct stack *s, const uint8_t *dest, uint8_t *source)
         return -ENETUNREACH;
     memcpy(source, path.src.b, 16);
     return 0;
+}
+
+int stack_next_route(struct stack *s, uint64_t *cursor, struct stack_route *out)
+{
+    if (*cursor >= s->nroutes)
+        return 0;
+    const struct route *r = &s->routes[(*cursor)++];
+    *out = (struct stack_route){.prefix = r->bits, .on_link = r->on_link, .ifindex = r->nif->index};
+    memcpy(out->dest, r->dest.b, 16);
+    memcpy(out->gateway, r->gateway.b, 16);
+    return 1;
 }
