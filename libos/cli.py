@@ -120,7 +120,12 @@ def _option(*names: str, metavar: str, help: str, several: bool = False, require
     several=True,
     help="Lead a port of the host (of its loopback, if there is no ADDR) to one of the machine. Several.",
 )
-@_option("--ip", metavar="ADDR/PREFIX", several=True, help="The machine's addresses, v4 and v6. Several.")
+@_option(
+    "--ip",
+    metavar="ADDR/PREFIX|dhcp|auto",
+    several=True,
+    help="The machine's addresses, v4 and v6. On tap also dhcp (v4), auto (v6: routers, DHCPv6). Several.",
+)
 @_option("--gateway", metavar="ADDR", several=True, help="Default route; one for v4, one for v6.")
 @_option("--dns", metavar="ADDR", several=True, help="Name servers. Several.")
 @_option("--search", metavar="DOMAIN", several=True, help="Where to look for short names. Several.")

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING
 
-from libos.errors import ConfigError
+from libos.errors import AddressError, ConfigError
 from libos.machine import Machine, MachineLoop
 from libos.policy import EventLoopPolicy
 
@@ -109,11 +109,12 @@ def launch(
     ``booted`` is told before the program starts; ``ended``, with the statistics, unless the program failed.
     """
     program.check()
-    machine = Machine(config)
+    machine = Machine(config, say=lambda line: print(f"libos: {line}", file=sys.stderr, flush=True))
     failure: BaseException | None = None
     status = 0
     with _signals(), _control(machine, program):
         try:
+            machine.wait_for_addresses()
             booted(machine)
             with _world(machine):
                 program.run()
@@ -121,7 +122,7 @@ def launch(
             pass
         except SystemExit as exit:
             status = _status(exit)
-        except NotFound:
+        except (NotFound, AddressError):
             raise
         except BaseException as error:
             failure, status = error, 1

@@ -17,9 +17,10 @@ from libos.net.stack import pack_address, parse_interface, unpack_address
 if TYPE_CHECKING:
     from libos.net.stack import Stack
 
-__all__ = ["NEVER", "Advertised", "Interface", "InterfaceAddress", "Neighbour"]
+__all__ = ["NEVER", "Advertised", "Interface", "InterfaceAddress", "Neighbour", "addresses_of"]
 
 NEVER: int = lib.REACTOR_NEVER
+LOOPBACK = 1  # its index in every stack
 _STATES = ("tentative", "optimistic", "preferred", "deprecated", "duplicate")
 _ORIGINS = ("static", "link-local", "slaac")
 _NEIGHBOUR_STATES = ("", "INCOMPLETE", "REACHABLE", "STALE", "DELAY", "PROBE", "FAILED")
@@ -30,6 +31,7 @@ class InterfaceAddress:
     """``state``: tentative, optimistic, preferred, deprecated, duplicate (RFC 4862, 5.5.4). ``rival``: the link address
     of who has it too, where it is known."""
 
+    ifindex: int
     address: str
     prefix: int
     state: str
@@ -66,6 +68,27 @@ class Advertised:
     mtu: int
 
 
+def addresses_of(stack: Stack) -> list[InterfaceAddress]:
+    """On all its interfaces, but for loopback's."""
+    cursor, raw, found = ffi.new("uint64_t *"), ffi.new("struct stack_address *"), []
+    while lib.stack_next_address(stack.handle, cursor, raw):
+        if raw.ifindex == LOOPBACK:
+            continue
+        found.append(
+            InterfaceAddress(
+                ifindex=raw.ifindex,
+                address=unpack_address(bytes(raw.addr)),
+                prefix=raw.prefix,
+                state=_STATES[raw.state],
+                origin=_ORIGINS[raw.origin],
+                preferred_until=raw.preferred_until,
+                valid_until=raw.valid_until,
+                rival=_mac_text(bytes(raw.rival)),
+            )
+        )
+    return found
+
+
 class Interface:
     """Interface ``index`` of ``stack``."""
 
@@ -79,6 +102,7 @@ class Interface:
 
     def __init__(self, stack: Stack, index: int) -> None:
         self.index = index
+        self._stack = stack
         self._handle = stack.handle
 
     def set_address(
@@ -96,21 +120,7 @@ class Interface:
 
     def addresses(self) -> list[InterfaceAddress]:
         """All, in no order that means anything."""
-        cursor, raw, found = ffi.new("uint64_t *"), ffi.new("struct stack_address *"), []
-        while lib.stack_next_address(self._handle, cursor, raw):
-            if raw.ifindex == self.index:
-                found.append(
-                    InterfaceAddress(
-                        address=unpack_address(bytes(raw.addr)),
-                        prefix=raw.prefix,
-                        state=_STATES[raw.state],
-                        origin=_ORIGINS[raw.origin],
-                        preferred_until=raw.preferred_until,
-                        valid_until=raw.valid_until,
-                        rival=_mac_text(bytes(raw.rival)),
-                    )
-                )
-        return found
+        return [a for a in addresses_of(self._stack) if a.ifindex == self.index]
 
     def add_route(self, network: str, gateway: str | None = None) -> None:
         dest, prefix, hop = _route(network, gateway)

@@ -29,7 +29,10 @@
 
 struct sock;
 struct sock_table;
+struct cong_ops;
+struct cong_scripts;
 struct neigh_table;
+struct fastopen_cache;
 
 struct route {
     struct addr dest, gateway;
@@ -65,7 +68,14 @@ struct stack {
     struct sock_list ready; /* may have an event to report */
     struct sent_pool sent;  /* records of what TCP has under way */
 
+    const struct cong_ops *cong; /* of new TCP sockets */
+    struct cong_scripts *scripts; /* controllers registered from outside; NULL: none */
     uint32_t time_waits; /* connections in TIME_WAIT */
+    uint32_t orphans;    /* connections that nobody owns any more and that are not there yet */
+    struct fastopen_cache *fastopen; /* cookies of servers; NULL: none yet */
+    uint32_t fastopen_pending;       /* children whose data was handed up before the handshake ended */
+    uint32_t fastopen_resets;        /* and that were reset, up to a while ago */
+    uint64_t fastopen_resets_until;
     uint16_t ip_id;
     uint32_t icmp_tokens; /* errors that may still be sent in this second (RFC 1812 4.3.2.8, RFC 4443 2.4(f)) */
     uint64_t icmp_refill;
@@ -81,12 +91,17 @@ static inline void stack_set_now(struct stack *s, uint64_t now)
         s->now = now;
 }
 
+/* --- congestion control from outside (tcp/cong_script.c) --- */
+bool cong_rounds_waiting(const struct stack *s);
+void cong_scripts_free(struct stack *s);
+
 static inline void count(struct stack *s, enum counter c) { s->counters[c]++; }
 
 /* --- where packets go (route.c) --- */
 struct path {
     struct netif *nif;
     struct addr src, next; /* source address; next hop */
+    uint8_t tos;           /* DSCP and ECN (RFC 2474, RFC 3168 5) of what takes it: 0, unless the sender says */
 };
 /* src any: choose one. False: no route, or no address to send from. */
 bool route_find(struct stack *s, const struct addr *dst, const struct addr *src, struct path *path);
@@ -94,6 +109,8 @@ bool route_find(struct stack *s, const struct addr *dst, const struct addr *src,
 int route_add(struct netif *nif, const struct addr *dest, unsigned bits, const struct addr *gateway);
 int route_remove(struct netif *nif, const struct addr *dest, unsigned bits, const struct addr *gateway);
 bool stack_is_local(const struct stack *s, const struct addr *a);
+/* The same, and nobody else has it: of an optimistic one, that is still to be heard. */
+bool stack_owns(const struct stack *s, const struct addr *a);
 struct netif *netif_of(struct stack *s, int ifindex); /* NULL: there is none */
 
 /* --- input, each takes p; off: where its header starts --- */
@@ -108,6 +125,7 @@ struct ip_meta {
     struct addr src, dst;
     uint32_t ip_off; /* of the IP header, in p's buffer */
     uint8_t proto;
+    uint8_t tos; /* IPv4 TOS or IPv6 traffic class: DSCP and ECN */
     uint16_t proto_at; /* where in an IPv6 packet the field stands that named the protocol */
     bool to_group; /* sent to a multicast or broadcast address, by IP or by Ethernet: no errors in answer */
 };

@@ -16,6 +16,7 @@ import msgspec
 
 from libos._native import ffi, lib
 from libos.errors import check
+from libos.net.congestion import Controllers, Factory
 from libos.net.link.impairment import Impairment
 from libos.rand import Rng
 
@@ -258,9 +259,15 @@ class Stack:
         *,
         memory: int = 256 << 20,
         sockets: int = 1 << 20,
-        rcvbuf: int = 1 << 20,
-        sndbuf: int = 1 << 20,
+        rcvbuf: int = 128 << 10,
+        sndbuf: int = 256 << 10,
+        rcvbuf_max: int = 16 << 20,
+        sndbuf_max: int = 16 << 20,
+        notsent_lowat: int = 0,
+        quickacks: int = 16,
         any_destination: bool = False,
+        congestion: str = "cubic",
+        ecn: int = 2,
     ) -> None:
         config = ffi.new(
             "struct stack_config *",
@@ -270,20 +277,30 @@ class Stack:
                 "sockets": sockets,
                 "rcvbuf": rcvbuf,
                 "sndbuf": sndbuf,
+                "rcvbuf_max": rcvbuf_max,
+                "sndbuf_max": sndbuf_max,
+                "notsent_lowat": notsent_lowat,
+                "quickacks": quickacks,
                 "flags": self.ANY_DESTINATION if any_destination else 0,
+                "ecn": ecn,
             },
         )
         out = ffi.new("struct stack **")
         check(lib.stack_new(out, config, now))
         self.handle: Any = out[0]
         self.poller: Any = lib.stack_poller(self.handle)
-        self.addresses: list[str] = []
+        self.controllers = Controllers(self.handle)
+        try:
+            self.set_congestion_control(congestion)
+        except OSError:
+            self.close()
+            raise
 
     @classmethod
     def view(cls, handle: Any) -> Stack:
         """Somebody else's stack, to look at: for its owner to close."""
         stack = cls.__new__(cls)
-        stack.handle, stack.poller, stack.addresses = handle, None, []
+        stack.handle, stack.poller = handle, None
         return stack
 
     def add_link(self, link: Link) -> int:
@@ -296,7 +313,6 @@ class Stack:
         """An address with its network, as ``"10.0.0.2/24"``."""
         addr, prefix = parse_interface(interface)
         check(lib.stack_add_address(self.handle, ifindex, addr, prefix), interface)
-        self.addresses.append(interface)
 
     def add_route(self, ifindex: int, network: str, gateway: str | None = None) -> None:
         """A route to ``network`` (``"0.0.0.0/0"``), through ``gateway`` or, without one, on the link itself."""
@@ -313,7 +329,28 @@ class Stack:
         """By hand: what is to be reported, as (socket id, mask)."""
         raw = ffi.new("uint64_t[]", most)
         n = lib.stack_events(self.handle, raw, most)
-        return [(word >> 16, word & 0xFFFF) for word in ffi.unpack(raw, n)] if n else []
+        events = [(word >> 16, word & 0xFFFF) for word in ffi.unpack(raw, n)] if n else []
+        if events and events[0][0] == 0 and (own := events[0][1]) & lib.EV_REQUEST:  # round trips have ended
+            self.controllers.consult()
+            events[:1] = [(0, own & ~lib.EV_REQUEST)] if own & ~lib.EV_REQUEST else []
+        return events
+
+    def congestion_controls(self) -> list[str]:
+        """The names of all that can be chosen with ``TCP_CONGESTION``."""
+        names, i = [], 0
+        while name := lib.stack_congestion_name(self.handle, i):
+            names.append(ffi.string(name).decode())
+            i += 1
+        return names
+
+    def set_congestion_control(self, name: str) -> None:
+        """For TCP sockets from now on. Raises ``FileNotFoundError``."""
+        check(lib.stack_set_congestion(self.handle, name.encode()), name)
+
+    def register_congestion_control(self, name: str, factory: Factory, *, beta: float = 0.7) -> None:
+        """Congestion control in Python, see :mod:`libos.net.congestion`. ``factory`` makes the controller of one
+        connection; ``beta``, 0.1 to 1, of the window remains after a loss."""
+        self.controllers.register(name, factory, beta)
 
     def counters(self) -> dict[str, int]:
         """All counters by their SNMP (``nstat``) names."""

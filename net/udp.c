@@ -181,6 +181,7 @@ int64_t sock_sendto(struct stack *s, int64_t id, const uint8_t *data, size_t len
     memcpy(h + UDP_HLEN, data, len);
     ip_csum_fill(&path, &dst, PROTO_UDP, UDP_CSUM, p);
     count(s, C_UdpOutDatagrams);
+    path.tos = k->tos;
     int rc = ip_output(s, &path, &dst, PROTO_UDP, TTL, p);
     return rc < 0 ? rc : (int64_t)len;
 }

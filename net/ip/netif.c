@@ -82,6 +82,15 @@ bool stack_is_local(const struct stack *s, const struct addr *a)
     return false;
 }
 
+bool stack_owns(const struct stack *s, const struct addr *a)
+{
+    for (unsigned i = 0; i < s->nnetifs; i++)
+        for (unsigned j = 0; j < s->netifs[i].naddrs; j++)
+            if (addr_eq(&s->netifs[i].addrs[j].addr, a))
+                return address_usable(&s->netifs[i].addrs[j]) && s->netifs[i].addrs[j].state != ADDRESS_OPTIMISTIC;
+    return false;
+}
+
 static bool is_unique_local(const struct addr *a) { return (a->b[0] & 0xfe) == 0xfc; }
 
 /* RFC 6724 5, as one number: rule 2 (scope), rule 3 (not deprecated; RFC 4429 3.1: nor optimistic), rule 6 (label, of

@@ -7,6 +7,7 @@
 
 bool route_find(struct stack *s, const struct addr *dst, const struct addr *src, struct path *path)
 {
+    path->tos = 0;
     if (addr_is_loopback(dst) || stack_is_local(s, dst)) {
         path->nif = &s->netifs[0];
         path->src = src && !addr_is_any(src) ? *src : *dst;

@@ -25,7 +25,7 @@ void tcp_show(const struct stack *s, const struct sock *k, struct sock_info *out
     const struct tcp *t = (const struct tcp *)k;
     out->orphan = k->orphan;
     if (t->state == LISTEN) {
-        out->tx_queue = t->listener.backlog; /* as Linux shows it: how many may wait to be accepted */
+        out->tx_queue = t->listener->backlog; /* as Linux shows it: how many may wait to be accepted */
         return;
     }
     show_timer(t, s->now, out);

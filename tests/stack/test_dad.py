@@ -169,6 +169,17 @@ def test_an_optimistic_address_speaks_without_its_link_address(h):
     h.after("10s").frames()
 
 
+def test_an_optimistic_address_is_given_up_when_somebody_has_it(h):
+    """RFC 4429 3.3: its owner speaks from the very address that we use."""
+    add(h, DETECT | AT_ONCE)
+    question(h)
+    na = ICMPv6ND_NA(tgt=NEW, R=0, S=0, O=1) / ICMPv6NDOptDstLLAddr(lladdr=PEER_MAC)
+    h.inject(Ether(src=PEER_MAC, dst="33:33:00:00:00:01") / IPv6(src=NEW, dst="ff02::1", hlim=255) / na)
+    assert state(h) == "duplicate"
+    probe(h, src=PEER[6])
+    h.expect_nothing()
+
+
 def test_another_address_is_preferred_to_an_optimistic_one(h):
     """RFC 4429 3.1: as if it were deprecated."""
     add(h, DETECT | AT_ONCE)
