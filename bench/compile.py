@@ -42,7 +42,7 @@ def build(name: str, flags: tuple[str, ...] = (), more: Sequence[Path] = ()) -> 
         return program
     with tempfile.TemporaryDirectory(dir=program.parent) as directory:
         fresh = Path(directory, name)
-        command = [cc, *_FLAGS, "-o", fresh, source, *more, *flags]
+        command = [str(word) for word in (cc, *_FLAGS, "-o", fresh, source, *more, *flags)]
         made = subprocess.run(command, capture_output=True, text=True, check=False)
         if made.returncode:
             complaint = next((line for line in made.stderr.splitlines() if "error" in line), made.stderr.strip())

@@ -203,3 +203,14 @@ def test_orphans_are_bounded(harness, family):
     assert h.states().count("FIN-WAIT-1") == 4
     assert h.counted("TcpExtTCPAbortOnMemory") == 2
     h.established(listener, port=9)
+
+
+def test_strays_that_are_not_answered(h):
+    """RFC 5961 7 in short: an empty segment beside the window is answered once in a while"""
+    p, _ = h.established()
+    h.at("1s")
+    p.rx("A", seq=-100)
+    p.expect("A", seq=1, ack=1)
+    p.rx("A", seq=-100)
+    h.expect_nothing()
+    assert h.counted("TcpExtTCPACKSkippedSeq") == 1
