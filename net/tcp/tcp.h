@@ -523,6 +523,7 @@ bool tcp_ecn_refused(struct stack *s, struct tcp *t);
 unsigned tcp_ecn_output(struct tcp *t, unsigned flags, bool new_data, uint8_t *tos);
 /* An acceptable segment came, and its ACK was not looked at yet. Only where t->ecn is not 0. */
 void tcp_ecn_input(struct stack *s, struct tcp *t, const struct segment *g, unsigned tos);
+bool tcp_ecn_agreed(const struct tcp *t); /* TCPI_OPT_ECN */
 
 /* timer.c */
 void tcp_timer_init(struct tcp *t);
