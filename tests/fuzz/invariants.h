@@ -67,7 +67,6 @@ static void look_over_tcp(struct stack *s, const struct tcp *t)
     uint32_t held = 0;
     must(t->state >= ESTABLISHED && t->state < TCP_STATES);
     must(bytes_of(&t->out) == t->out_bytes && bytes_of(&t->in) == t->in_bytes);
-    must(t->out_bytes <= t->out_limit || t->out_limit < s->config.sndbuf_max);
     uint32_t waiting = 0;
     for (const struct pbuf *p = t->in.head; p; p = p->next)
         waiting += p->size;
@@ -111,7 +110,7 @@ static void look_over_tcp(struct stack *s, const struct tcp *t)
     /* What is under way has a timer, or is about to be sent; and who is gone does not stay for ever. */
     must(!flight || t->due[T_REXMT] || t->k.dirty.on);
     if (t->k.orphan)
-        must(t->due[T_REXMT] || t->due[T_WAIT] || t->due[T_PERSIST] || t->k.dirty.on);
+        must(t->due[T_REXMT] || t->due[T_WAIT] || t->due[T_PERSIST] || t->due[T_PACE] || t->k.dirty.on);
 }
 
 static void look_over(struct stack *s)
