@@ -60,7 +60,7 @@ struct stack_memory {
     uint64_t limit, reserved, in_use; /* bytes of packet buffers */
     uint32_t buffers;                 /* packet buffers in use */
     uint32_t sockets;                 /* sockets that exist */
-    uint32_t socket_bytes;            /* bytes one TCP socket takes when idle */
+    uint32_t socket_bytes;            /* bytes one TCP socket takes when idle, with its places in the tables */
 };
 void stack_memory(struct stack *s, struct stack_memory *out);
 

@@ -48,6 +48,8 @@ struct sock_table {
     struct sock *any_stream, *any_dgram; /* any-destination stacks: whoever takes every port */
 };
 #define BOUND_BUCKETS 1024
+/* What a socket takes in these: a slot, its generation, a place among the spare ones, a bucket. */
+#define SOCK_TABLE_BYTES (2 * sizeof(struct sock *) + 2 * sizeof(uint32_t))
 
 int sock_table_init(struct stack *s);
 void sock_table_free(struct stack *s);

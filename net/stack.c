@@ -148,6 +148,6 @@ void stack_memory(struct stack *s, struct stack_memory *out)
         .in_use = s->pool.in_use,
         .buffers = s->pool.buffers,
         .sockets = s->socks->count,
-        .socket_bytes = sizeof(struct tcp),
+        .socket_bytes = sizeof(struct tcp) + SOCK_TABLE_BYTES + sizeof(struct timer *),
     };
 }

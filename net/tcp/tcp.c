@@ -116,7 +116,8 @@ static void tcp_release(struct stack *s, struct sock *k)
     struct tcp *t = tcp_of(k);
     timer_cancel(&s->timers, &t->timer);
     tcp_child_gone(t);
-    tcp_children_gone(t);
+    if (t->state == LISTEN)
+        tcp_children_gone(t);
     if (counts_as_established(t->state))
         s->counters[C_TcpCurrEstab]--;
     if (t->state == TIME_WAIT)

@@ -149,13 +149,6 @@ struct tcp {
     bool opened;                 /* something was read since a window was told */
     bool fin_in;                 /* everything has come, the FIN too */
 
-    /* Right-sizing of the receive buffer: bytes read in one round trip, see window.c. */
-    uint64_t read_since, rcv_rtt_since; /* when these were begun */
-    uint32_t read_bytes, read_before;   /* in this round trip; the most in one before */
-    uint32_t rcv_rtt;                   /* us; 0: not known yet */
-    uint32_t rcv_rtt_echo;              /* TSecr that was measured last */
-    seq_t rcv_rtt_seq;                  /* when this has come, a window has passed */
-
     /* Acknowledging, see ack.c. */
     uint64_t last_data;  /* when data came last */
     uint32_t unacked_in; /* bytes taken in since we last sent an ACK */
@@ -215,7 +208,17 @@ struct tcp {
     struct tcp *parent, *next_child, *prev_child; /* of a listener, until accepted */
     bool half;                                    /* on its `half`, not its accept queue */
     struct pbuf *syn;                             /* of a held child: the packet */
-    struct listener listener;                     /* in LISTEN */
+    union {
+        struct listener listener; /* in LISTEN; else: */
+        struct {
+            /* Right-sizing of the receive buffer: bytes read in one round trip, see window.c. */
+            uint64_t read_since, rcv_rtt_since; /* when these were begun */
+            uint32_t read_bytes, read_before;   /* in this round trip; the most in one before */
+            uint32_t rcv_rtt;                   /* us; 0: not known yet */
+            uint32_t rcv_rtt_echo;              /* TSecr that was measured last */
+            seq_t rcv_rtt_seq;                  /* when this has come, a window has passed */
+        };
+    };
 };
 
 static inline struct tcp *tcp_of(struct sock *k) { return (struct tcp *)k; }
@@ -281,7 +284,6 @@ void tcp_send_reset(struct stack *s, const struct segment *g, const struct ip_me
 uint32_t tcp_timestamp(const struct tcp *t, uint64_t now);
 
 /* queue.c */
-#define TCP_WRITE_LEAST 2048 /* a send buffer of this size goes also while memory is short */
 /* Bytes taken: what the buffer's limit, TCP_NOTSENT_LOWAT and memory allow. */
 int64_t tcp_out_append(struct stack *s, struct tcp *t, const uint8_t *data, size_t len);
 /* How many bytes may be written now. */

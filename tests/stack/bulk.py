@@ -1,4 +1,4 @@
-"""A stream of bytes from ``a`` to ``b`` of a :class:`Wire`, as fast as it goes, and how fast that was by the virtual clock."""
+"""A stream of bytes from ``a`` to ``b`` of a :class:`Wire`, as fast as it goes, and how fast that was."""
 
 from __future__ import annotations
 
@@ -71,6 +71,9 @@ class Stream:
 
     def option(self, stack: Stack, id: int, level: int, name: int) -> int:
         return int(check(lib.sock_getopt(stack.handle, id, level, name)))
+
+    def set(self, stack: Stack, id: int, name: int, value: int) -> None:
+        check(lib.sock_setopt(stack.handle, id, 1, name, value))
 
     def close(self) -> None:
         """Both ends reset, and nothing left."""

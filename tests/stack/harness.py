@@ -237,6 +237,9 @@ class Harness:
         """``h.set(c, TCP_NODELAY=1)``"""
         self._set(id, options)
 
+    def option(self, id: int, name: int, level: int = socket.SOL_SOCKET) -> int:
+        return check(lib.sock_getopt(self.handle, id, level, name))
+
     def send(self, id: int, data: bytes) -> int:
         return check(lib.sock_send(self.handle, id, data, len(data)))
 
