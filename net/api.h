@@ -29,6 +29,7 @@ struct stack_config {
     uint32_t rcvbuf_max;    /* bytes they may grow to, as the path needs it; not above the first: they stay as they are */
     uint32_t sndbuf_max;
     uint32_t notsent_lowat; /* bytes: default TCP_NOTSENT_LOWAT; 0: none */
+    uint32_t mtu_probing;   /* 0: off, 1: where a path's MTU is less than the link's, 2: on every connection */
     uint32_t quickacks;     /* segments that are acknowledged at once when a peer begins to send */
     uint32_t flags;         /* STACK_* */
 };

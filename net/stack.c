@@ -75,6 +75,7 @@ void stack_free(struct stack *s)
 {
     sock_table_free(s);
     neigh_free(s);
+    free(s->pmtus);
     for (unsigned i = 0; i < s->nnetifs; i++)
         link_free(s->netifs[i].link);
     free(s->timers.heap);

@@ -29,6 +29,7 @@
 struct sock;
 struct sock_table;
 struct neigh_table;
+struct pmtu_table;
 
 struct netif {
     struct stack *stack;
@@ -67,6 +68,7 @@ struct stack {
     struct route routes[ROUTES_MAX]; /* longest prefix first */
     unsigned nroutes;
     struct neigh_table *neighs;
+    struct pmtu_table *pmtus; /* pmtu.c; NULL: none known */
 
     struct sock_table *socks;
     struct sock_list dirty; /* have something to send */
@@ -98,6 +100,16 @@ struct path {
 };
 /* src any: choose one. False: no route, or no address to send from. */
 bool route_find(struct stack *s, const struct addr *dst, const struct addr *src, struct path *path);
+/* --- how large packets may be (pmtu.c) --- */
+#define IP4_PATH_MTU_LEAST 552        /* what claims to be less is an attack */
+#define PATH_MTU_LIFE (600ull * SECOND) /* RFC 1191 6.3, RFC 8201 5.3 */
+/* A packet to dst with all its headers: the link's MTU, or what is known of the path. 0: no route. */
+uint32_t path_mtu(struct stack *s, const struct addr *dst);
+uint32_t path_mtu_via(struct stack *s, const struct path *path, const struct addr *dst); /* the route is known */
+/* A transport is sure of it (an ICMP message about something it had sent, or its own trying). What it is from now on. */
+uint32_t path_mtu_note(struct stack *s, const struct addr *dst, uint32_t mtu);
+uint32_t path_mtu_least(const struct addr *dst);
+
 bool netif_has(const struct netif *nif, const struct addr *a);
 /* 255.255.255.255, or the last address of one of its networks (RFC 1122 3.2.1.3 (c), (d)). */
 bool netif_is_broadcast(const struct netif *nif, const struct addr *a);

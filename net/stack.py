@@ -237,6 +237,7 @@ class Stack:
         sndbuf_max: int = 16 << 20,
         notsent_lowat: int = 0,
         quickacks: int = 16,
+        mtu_probing: int = 1,
         any_destination: bool = False,
     ) -> None:
         config = ffi.new(
@@ -251,6 +252,7 @@ class Stack:
                 "sndbuf_max": sndbuf_max,
                 "notsent_lowat": notsent_lowat,
                 "quickacks": quickacks,
+                "mtu_probing": mtu_probing,
                 "flags": self.ANY_DESTINATION if any_destination else 0,
             },
         )

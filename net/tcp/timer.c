@@ -46,6 +46,7 @@ static void retransmit(struct stack *s, struct tcp *t)
         tcp_end(s, t, ETIMEDOUT);
         return;
     }
+    tcp_mtu_timeout(s, t);
     tcp_recovery_timeout(s, t);
     if (t->backoff < UINT8_MAX)
         t->backoff++;

@@ -95,6 +95,7 @@ class Harness:
         stack.setdefault("rcvbuf_max", stack.setdefault("rcvbuf", 1 << 20))
         stack.setdefault("sndbuf_max", stack.setdefault("sndbuf", 1 << 20))
         stack.setdefault("quickacks", 0)
+        stack.setdefault("mtu_probing", 0)
         self.stack = Stack(Rng(seed), self.now, **stack)
         self.handle = self.stack.handle
         mac = bytes.fromhex(OUR_MAC.replace(":", ""))
