@@ -167,7 +167,7 @@ def test_it_may_be_more_again_after_ten_minutes(harness, family):
 
 @pytest.mark.parametrize("mtu", [1499, 1400, 1280])
 def test_black_hole(harness, family, mtu):
-    """RFC 2923 2.1, RFC 8899 4.4: large packets vanish, and nobody says so. It goes on, and finds what the path takes."""
+    """RFC 2923 2.1, RFC 8899 4.4: large packets vanish, and nobody says so. It goes on, and finds what gets through."""
     h = harness(family, mtu_probing=1)
     p, c = h.established(mss=1460, ws=7, sack=True)
     path = fetch(h, p, c, mtu, 600_000)
