@@ -231,6 +231,7 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     notsent_lowat: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 0: no limit; up to 64M")] = (
         Size(0)
     )
+    mtu_probing: Annotated[Literal[0, 1, 2], Meta(description="0 off, 1 where a path is smaller, 2 always")] = 1
     seed: Annotated[int | None, Meta(description="a number; the same one makes the same choices")] = None
 
 

@@ -149,6 +149,7 @@ class Machine:
             rcvbuf_max=config.rcvbuf_max,
             sndbuf_max=config.sndbuf_max,
             notsent_lowat=config.notsent_lowat,
+            mtu_probing=config.mtu_probing,
         )
         undo.callback(self.stack.close)
         self._link = self._wrapped(self._open_link(undo), undo)

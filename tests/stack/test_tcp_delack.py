@@ -89,7 +89,7 @@ def test_small_segments_are_not_full_ones(harness, family):
 
 
 def test_the_delay_follows_the_arrivals(harness, family):
-    """RFC 9293 3.8.6.3: less than half a second; longer than 40 ms where segments come slowly, for answers to carry ACKs,
+    """RFC 9293 3.8.6.3: less than half a second; longer than 40 ms where segments come slowly, for answers to carry it,
     and never longer than a round trip"""
     h = harness(family)
     h.listen(80)
