@@ -51,12 +51,21 @@ class Address(str):
 
 
 class Interface(str):
-    """An address with its prefix length, ``10.0.0.2/24``. There is no default prefix: guessing has bitten everybody."""
+    """An address with its prefix length, ``10.0.0.2/24``. There is no default prefix: guessing has bitten everybody.
+
+    Or who is to be asked for one: ``dhcp`` (IPv4), ``auto`` (IPv6: routers, and DHCPv6 where they say so).
+    """
 
     __slots__ = ()
 
+    @property
+    def static(self) -> bool:
+        return "/" in self
+
     @classmethod
     def parse(cls, text: str) -> Interface:
+        if text in ("dhcp", "auto"):
+            return cls(text)
         address, slash, prefix = text.partition("/")
         if not slash or not prefix.isdecimal():
             raise ValueError("no prefix length")
@@ -200,7 +209,10 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     publish: Annotated[
         tuple[Publish, ...], Meta(description="[ADDR:]HOST:GUEST[/tcp|/udp] with ports up to 65535")
     ] = ()
-    ip: Annotated[tuple[Interface, ...], Meta(description="ADDR/PREFIX, as 10.0.0.2/24 or fd00::2/64")] = ()
+    ip: Annotated[
+        tuple[Interface, ...],
+        Meta(description="ADDR/PREFIX, as 10.0.0.2/24 or fd00::2/64; in world tap also dhcp, auto"),
+    ] = ()
     gateway: Annotated[tuple[Address, ...], Meta(description="an IPv4 or IPv6 address, at most one of each")] = ()
     dns: Annotated[tuple[Address, ...], Meta(description="IPv4 or IPv6 addresses of name servers")] = ()
     search: Annotated[tuple[Domain, ...], Meta(description="domains, as example.org")] = ()
@@ -232,6 +244,10 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         Size(0)
     )
     mtu_probing: Annotated[Literal[0, 1, 2], Meta(description="0 off, 1 where a path is smaller, 2 always")] = 1
+    congestion: Annotated[Literal["cubic", "reno"], Meta(description="cubic or reno")] = "cubic"
+    ecn: Annotated[
+        int, Meta(ge=0, le=2, description="0 (off), 1 (asked for) or 2 (only where the peer asks), as net.ipv4.tcp_ecn")
+    ] = 2
     seed: Annotated[int | None, Meta(description="a number; the same one makes the same choices")] = None
 
 

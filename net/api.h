@@ -15,6 +15,7 @@ struct reactor; /* sched/api.h */
 struct poller;
 struct stack;
 struct link;
+struct sock_name;
 
 /* --- the stack --------------------------------------------------------------------------------------------------- */
 
@@ -32,6 +33,7 @@ struct stack_config {
     uint32_t mtu_probing;   /* 0: off, 1: where a path's MTU is less than the link's, 2: on every connection */
     uint32_t quickacks;     /* segments that are acknowledged at once when a peer begins to send */
     uint32_t flags;         /* STACK_* */
+    uint32_t ecn;           /* of TCP (RFC 3168): 0 off, 1 asks for it, 2 only where the peer asks */
 };
 
 int stack_new(struct stack **out, const struct stack_config *config, uint64_t now);
@@ -42,15 +44,57 @@ struct poller *stack_poller(struct stack *s);
 uint64_t stack_run(struct stack *s, uint64_t now);
 int stack_events(struct stack *s, uint64_t *events, unsigned max);
 
+#define STACK_INTERFACES_MAX 8 /* the first is loopback */
 int stack_add_link(struct stack *s, struct link *l); /* the interface index, 1 and up */
-int stack_add_address(struct stack *s, int ifindex, const uint8_t *addr, unsigned prefix);
-/* gateway NULL: on the link itself. */
+/* gateway NULL: on the link itself. remove: -ESRCH. */
 int stack_add_route(struct stack *s, int ifindex, const uint8_t *dest, unsigned prefix, const uint8_t *gateway);
+int stack_remove_route(struct stack *s, int ifindex, const uint8_t *dest, unsigned prefix, const uint8_t *gateway);
+struct stack_route {
+    uint8_t dest[16], gateway[16];
+    uint8_t prefix; /* of 128 */
+    uint8_t on_link;
+    int32_t ifindex;
+};
+/* The first route at or after *cursor, longest prefix first; advances it. 1, or 0 at the end. */
+int stack_next_route(struct stack *s, uint64_t *cursor, struct stack_route *out);
 /* The source address that a packet to dest would carry. -ENETUNREACH. */
 int stack_source(struct stack *s, const uint8_t *dest, uint8_t *source);
 
 /* The Internet checksum of data (RFC 1071), in host order, inverted as it stands in a header. */
 uint16_t inet_checksum(const uint8_t *data, size_t len);
+
+/* Congestion control of new TCP sockets, by name: "cubic" (at first), "reno". -ENOENT. */
+int stack_set_congestion(struct stack *s, const char *name);
+const char *stack_congestion_name(struct stack *s, unsigned i); /* of the i-th that there is; NULL behind the last */
+
+/* A controller outside of C (see tcp/cong_script.c), from now on known by this name. beta: thousandths of the window that
+ * remain after a loss, 100 to 1000. Its index; -EEXIST, -EINVAL, -ENOSPC. */
+int stack_cong_register(struct stack *s, const char *name, unsigned beta);
+
+#define CONG_ROUND_FIRST 1      /* of this connection */
+#define CONG_ROUND_ENDED 2      /* the connection has; the figures are not complete */
+#define CONG_ROUND_LIMITED 4    /* the window was what held the sender back */
+#define CONG_ROUND_SLOW_START 8 /* it still grows by itself */
+#define CONG_ROUND_LOST 16      /* since the last report: something was lost, and the window cut */
+#define CONG_ROUND_TIMEOUT 32
+#define CONG_ROUND_MARKED 64 /* by ECN, and the window cut */
+
+struct cong_round {
+    int64_t id;          /* the socket's */
+    uint32_t controller; /* its index */
+    uint32_t flags;      /* CONG_ROUND_* */
+    uint64_t now, duration;
+    uint64_t rtt_min, rtt_last; /* of those measured in this round; 0: none was */
+    uint64_t srtt;
+    uint32_t acked, retransmits; /* bytes acknowledged; segments sent again */
+    uint32_t cwnd, flight, mss;
+};
+/* EV_REQUEST of socket id 0 says that there are some. At most max; how many. */
+int stack_cong_rounds(struct stack *s, struct cong_round *out, unsigned max);
+/* cwnd in bytes, 0: as it is; the first one ends slow start. It counts for nothing while losses are being mended.
+ * pacing_rate in bytes/s, 0: by cwnd and RTT. -EBADF: the connection has ended. */
+int stack_cong_answer(struct stack *s, int64_t id, uint32_t cwnd, uint64_t pacing_rate);
+int stack_cong_fallback(struct stack *s, int64_t id); /* its controller has failed: CUBIC goes on */
 
 /* Counters by their SNMP (nstat) names. */
 int stack_counter_count(void);
@@ -64,6 +108,89 @@ struct stack_memory {
     uint32_t socket_bytes;            /* bytes one TCP socket takes when idle, with its places in the tables */
 };
 void stack_memory(struct stack *s, struct stack_memory *out);
+
+/* --- addresses --------------------------------------------------------------------------------------------------- */
+
+/* States, see net/ip/netif.h. */
+#define ADDRESS_TENTATIVE 0
+#define ADDRESS_OPTIMISTIC 1
+#define ADDRESS_PREFERRED 2
+#define ADDRESS_DEPRECATED 3
+#define ADDRESS_DUPLICATE 4 /* somebody else has it: not used, and listed until it is removed */
+
+#define ADDRESS_DETECT 1  /* ask first whether it is free, then announce it (RFC 5227, RFC 4862 5.4) */
+#define ADDRESS_AT_ONCE 2 /* and use it meanwhile (RFC 4429) */
+#define ADDRESS_KEEP 4    /* once it is ours: defended for ever, never given up (RFC 5227 2.4 (c)) */
+#define ADDRESS_NO_ROUTE 8 /* no on-link route to its prefix (RFC 5942) */
+#define ADDRESS_RENEW 16  /* if it is there already: only its lifetimes are new */
+
+#define ORIGIN_STATIC 0
+#define ORIGIN_LINK_LOCAL 1
+#define ORIGIN_SLAAC 2
+
+/* For ever, usable at once, nobody asked. */
+int stack_add_address(struct stack *s, int ifindex, const uint8_t *addr, unsigned prefix);
+/* Lifetimes end at these times (REACTOR_NEVER: never). */
+int stack_set_address(struct stack *s, int ifindex, const uint8_t *addr, unsigned prefix, unsigned flags,
+                      uint64_t preferred_until, uint64_t valid_until);
+int stack_remove_address(struct stack *s, int ifindex, const uint8_t *addr);
+
+struct stack_address {
+    uint8_t addr[16];
+    int32_t ifindex;
+    uint8_t prefix, state, origin;
+    uint8_t rival[6]; /* DUPLICATE: the link address of who has it */
+    uint64_t preferred_until, valid_until;
+};
+/* The first address at or after *cursor; advances it. 1, or 0 at the end. */
+int stack_next_address(struct stack *s, uint64_t *cursor, struct stack_address *out);
+
+/* The neighbour cache: states of RFC 4861 7.3.2. */
+#define NEIGH_NONE 0
+#define NEIGH_INCOMPLETE 1
+#define NEIGH_REACHABLE 2
+#define NEIGH_STALE 3
+#define NEIGH_DELAY 4
+#define NEIGH_PROBE 5
+#define NEIGH_FAILED 6
+
+struct stack_neighbour {
+    uint8_t addr[16];
+    uint8_t mac[6]; /* not in INCOMPLETE, FAILED */
+    uint8_t state, router;
+    int32_t ifindex;
+    uint32_t held; /* packets that wait for it */
+};
+/* The first neighbour at or after *cursor; advances it. 1, or 0 at the end. */
+int stack_next_neighbour(struct stack *s, uint64_t *cursor, struct stack_neighbour *out);
+
+/* How long a second of detection and of router solicitation takes, 1 ms to 1 s: less where the link is known to be fast. */
+int stack_set_pace(struct stack *s, int ifindex, uint64_t ns);
+/* Of IPv4 packets on this interface, 576 to the link's. */
+int stack_set_mtu(struct stack *s, int ifindex, unsigned mtu);
+/* Tell the neighbours where our addresses are: the link has come up again. */
+int stack_announce(struct stack *s, int ifindex);
+
+/* Listen to routers (RFC 4861 6.3): ask for them, take default routes, prefixes, and the rest that they say. */
+#define AUTOCONF_ADDRESSES 1 /* form addresses in their prefixes (RFC 4862 5.5, RFC 7217) */
+#define AUTOCONF_AT_ONCE 2   /* use these, and the link-local one, before it is known that nobody has them (RFC 4429) */
+int stack_autoconf(struct stack *s, int ifindex, unsigned flags);
+
+struct stack_advertised {
+    uint8_t heard;          /* a router has spoken */
+    uint8_t managed, other; /* DHCPv6 has addresses, has other things (RFC 4861 4.2) */
+    uint8_t routers;        /* default routers */
+    uint8_t hop_limit;
+    uint32_t mtu;
+};
+int stack_advertised(struct stack *s, int ifindex, struct stack_advertised *out);
+/* Name servers and search domains that routers gave (RFC 8106), from *cursor on. 1, or 0 at the end. */
+int stack_next_server(struct stack *s, uint64_t *cursor, struct sock_name *out);
+int stack_next_domain(struct stack *s, uint64_t *cursor, char name[254]);
+
+/* Socket id 0 stands for the stack itself: EV_READ, once, after addresses, routers or what routers say have changed;
+ * EV_WRITE, once, when the alarm is due; EV_REQUEST while stack_cong_rounds() has some to give. A stack has one alarm; REACTOR_NEVER turns it off. */
+void stack_set_alarm(struct stack *s, uint64_t when);
 
 /* --- links ------------------------------------------------------------------------------------------------------- */
 
@@ -156,6 +283,10 @@ int sock_reject(struct stack *s, int64_t id, int error); /* RST for ECONNREFUSED
  * stream, -EAGAIN. */
 int64_t sock_send(struct stack *s, int64_t id, const uint8_t *data, size_t len);
 int64_t sock_recv(struct stack *s, int64_t id, uint8_t *buf, size_t cap);
+/* Urgent data, which stays in line (RFC 6093). sock_send_urgent: sock_send, and all that is queued is urgent. sock_urgent:
+ * bytes to be read up to its end, not all of which need be here yet; 0: none is pending. */
+int64_t sock_send_urgent(struct stack *s, int64_t id, const uint8_t *data, size_t len);
+int64_t sock_urgent(struct stack *s, int64_t id);
 int sock_shutdown(struct stack *s, int64_t id); /* FIN after what is queued; reading goes on */
 /* UDP. recvfrom: the datagram's length (cut to cap), -EAGAIN; `to` (may be NULL) is where it was sent to. sendto: name
  * NULL on a connected socket; `from` (may be NULL) the source to use on an any-destination stack. */
@@ -172,6 +303,7 @@ int sock_abort(struct stack *s, int64_t id); /* RST, and free */
 int sock_want(struct stack *s, int64_t id, unsigned mask);
 int sock_error(struct stack *s, int64_t id); /* and clear: an errno, 0 */
 int sock_getname(struct stack *s, int64_t id, int which, struct sock_name *out);
+int sock_names(struct stack *s, int64_t id, struct sock_name out[2]); /* local, remote (port 0: not connected) */
 /* Options by Linux's levels and names. Those of one integer; and any, as getsockopt(2) and setsockopt(2) have it: the bytes
  * of an int, a struct or a name. getsockopt: how many were written, at most cap. */
 int64_t sock_getopt(struct stack *s, int64_t id, int level, int name);
@@ -181,6 +313,15 @@ int sock_setsockopt(struct stack *s, int64_t id, int level, int name, const void
 /* Bytes queued: unread, unsent, unacknowledged. */
 int sock_queues(struct stack *s, int64_t id, uint64_t *unread, uint64_t *unsent, uint64_t *unacked);
 
+#define SOCK_TIMESTAMPS 1 /* agreed on (RFC 7323) */
+#define SOCK_SACK 2
+#define SOCK_WSCALE 4
+
+#define SOCK_TIMER_ON 1 /* as `ss -o` has them: retransmission or loss probe, */
+#define SOCK_TIMER_KEEP 2
+#define SOCK_TIMER_WAIT 3
+#define SOCK_TIMER_PERSIST 4
+
 struct sock_info {
     int64_t id;
     uint32_t type, state; /* by Linux's numbers (include/net/tcp_states.h) */
@@ -189,6 +330,14 @@ struct sock_info {
     uint64_t srtt_ns, rttvar_ns, rto_ns;
     uint32_t cwnd, ssthresh; /* bytes */
     uint32_t mss, retransmits;
+    /* TCP; bytes, where nothing else is said. LISTEN: rx_queue is how many wait to be accepted, tx_queue how many may. */
+    uint32_t flags, timer; /* SOCK_*; SOCK_TIMER_*, the next to go off, 0: none */
+    uint64_t timer_ns;     /* until it does */
+    uint32_t in_flight, sacked, lost;
+    uint8_t wscale_out, wscale_in; /* window scales */
+    uint8_t backoff;               /* time-outs in a row */
+    uint8_t orphan;                /* its owner has closed it */
+    char cong[16];                 /* congestion control */
 };
 /* The first socket with an id slot at or after *cursor; advances it. 1, or 0 at the end. */
 int stack_next_socket(struct stack *s, uint64_t *cursor, struct sock_info *out);

@@ -14,33 +14,26 @@
 
 #include "net/core/addr.h"
 #include "net/counters.h"
+#include "net/ip/netif.h"
 #include "net/link/link.h"
 #include "net/core/pbuf.h"
 #include "net/core/rng.h"
 #include "net/core/timer.h"
 #include "net/tcp/scoreboard.h"
 
-#define NETIFS_MAX 8
-#define NETIF_ADDRS_MAX 16
+#define NETIFS_MAX STACK_INTERFACES_MAX
 #define ROUTES_MAX 64
 #define SECOND 1000000000u
 #define MSEC 1000000u
+#define HOPS_DEFAULT 64
 
 struct sock;
 struct sock_table;
+struct cong_ops;
+struct cong_scripts;
 struct neigh_table;
 struct pmtu_table;
-
-struct netif {
-    struct stack *stack;
-    struct link *link;
-    int index;
-    struct {
-        struct addr addr;
-        uint8_t bits; /* of 128 */
-    } addrs[NETIF_ADDRS_MAX];
-    unsigned naddrs;
-};
+struct fastopen_cache;
 
 struct route {
     struct addr dest, gateway;
@@ -69,13 +62,22 @@ struct stack {
     unsigned nroutes;
     struct neigh_table *neighs;
     struct pmtu_table *pmtus; /* pmtu.c; NULL: none known */
+    bool changed;   /* addresses, routers: Python is to be told once */
+    uint64_t alarm; /* when Python wants to be called, or REACTOR_NEVER */
 
     struct sock_table *socks;
     struct sock_list dirty; /* have something to send */
     struct sock_list ready; /* may have an event to report */
     struct sent_pool sent;  /* records of what TCP has under way */
 
+    const struct cong_ops *cong; /* of new TCP sockets */
+    struct cong_scripts *scripts; /* controllers registered from outside; NULL: none */
     uint32_t time_waits; /* connections in TIME_WAIT */
+    uint32_t orphans;    /* connections that nobody owns any more and that are not there yet */
+    struct fastopen_cache *fastopen; /* cookies of servers; NULL: none yet */
+    uint32_t fastopen_pending;       /* children whose data was handed up before the handshake ended */
+    uint32_t fastopen_resets;        /* and that were reset, up to a while ago */
+    uint64_t fastopen_resets_until;
     uint16_t ip_id;
     uint32_t icmp_tokens; /* errors that may still be sent in this second (RFC 1812 4.3.2.8, RFC 4443 2.4(f)) */
     uint64_t icmp_refill;
@@ -91,12 +93,17 @@ static inline void stack_set_now(struct stack *s, uint64_t now)
         s->now = now;
 }
 
+/* --- congestion control from outside (tcp/cong_script.c) --- */
+bool cong_rounds_waiting(const struct stack *s);
+void cong_scripts_free(struct stack *s);
+
 static inline void count(struct stack *s, enum counter c) { s->counters[c]++; }
 
 /* --- where packets go (route.c) --- */
 struct path {
     struct netif *nif;
     struct addr src, next; /* source address; next hop */
+    uint8_t tos;           /* DSCP and ECN (RFC 2474, RFC 3168 5) of what takes it: 0, unless the sender says */
 };
 /* src any: choose one. False: no route, or no address to send from. */
 bool route_find(struct stack *s, const struct addr *dst, const struct addr *src, struct path *path);
@@ -110,10 +117,13 @@ uint32_t path_mtu_via(struct stack *s, const struct path *path, const struct add
 uint32_t path_mtu_note(struct stack *s, const struct addr *dst, uint32_t mtu);
 uint32_t path_mtu_least(const struct addr *dst);
 
-bool netif_has(const struct netif *nif, const struct addr *a);
-/* 255.255.255.255, or the last address of one of its networks (RFC 1122 3.2.1.3 (c), (d)). */
-bool netif_is_broadcast(const struct netif *nif, const struct addr *a);
+/* bits: of 128. gateway NULL: on the link itself. 0, -ENOBUFS, -ESRCH. */
+int route_add(struct netif *nif, const struct addr *dest, unsigned bits, const struct addr *gateway);
+int route_remove(struct netif *nif, const struct addr *dest, unsigned bits, const struct addr *gateway);
 bool stack_is_local(const struct stack *s, const struct addr *a);
+/* The same, and nobody else has it: of an optimistic one, that is still to be heard. */
+bool stack_owns(const struct stack *s, const struct addr *a);
+struct netif *netif_of(struct stack *s, int ifindex); /* NULL: there is none */
 
 /* --- input, each takes p; off: where its header starts --- */
 void ether_input(struct link *l, struct pbuf *p, uint64_t now);
@@ -127,6 +137,7 @@ struct ip_meta {
     struct addr src, dst;
     uint32_t ip_off; /* of the IP header, in p's buffer */
     uint8_t proto;
+    uint8_t tos; /* IPv4 TOS or IPv6 traffic class: DSCP and ECN */
     uint16_t proto_at; /* where in an IPv6 packet the field stands that named the protocol */
     bool to_group; /* sent to a multicast or broadcast address, by IP or by Ethernet: no errors in answer */
 };

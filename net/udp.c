@@ -66,6 +66,8 @@ void udp_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
         goto drop;
     }
     struct sock *k = sock_lookup_bound(s, SOCK_DGRAM, &m->dst, get16(h + UDP_DPORT), &m->src, get16(h + UDP_SPORT));
+    if (k && k->ifindex && k->ifindex != m->nif->index)
+        k = NULL;
     if (!k || get16(h + UDP_SPORT) == 0) {
         if (!k)
             icmp_error(s, ICMP_NO_PORT, p, m);
@@ -126,6 +128,20 @@ int64_t sock_recvfrom(struct stack *s, int64_t id, uint8_t *buf, size_t cap, str
     return n;
 }
 
+/* A socket of one interface needs no route for what is on its link; and, as long as that has no address, says so: that
+ * is how one asks for an address (RFC 2131 4.1). */
+static bool path_on(struct stack *s, const struct sock *k, const struct addr *dst, const struct addr *src, struct path *path)
+{
+    struct netif *nif = netif_of(s, k->ifindex);
+    if (addr_is_unicast(dst) && !addr_is_linklocal6(dst))
+        return route_find(s, dst, src, path) && path->nif == nif;
+    const struct addr *own = addr_is_any(src) ? netif_source(nif, dst) : src;
+    if (!own && !addr_is4(dst))
+        return false;
+    *path = (struct path){.nif = nif, .src = own ? *own : *src, .next = *dst};
+    return true;
+}
+
 int64_t sock_sendto(struct stack *s, int64_t id, const uint8_t *data, size_t len, const struct sock_name *name,
                     const struct sock_name *from)
 {
@@ -142,7 +158,7 @@ int64_t sock_sendto(struct stack *s, int64_t id, const uint8_t *data, size_t len
         return -EAFNOSUPPORT;
     struct addr src = from ? addr_from(from->addr) : k->local;
     struct path path;
-    if (!route_find(s, &dst, &src, &path))
+    if (!(k->ifindex ? path_on(s, k, &dst, &src, &path) : route_find(s, &dst, &src, &path)))
         return -ENETUNREACH;
     if (netif_is_broadcast(path.nif, &dst) && !udp_of(k)->broadcast)
         return -EACCES;
@@ -152,7 +168,7 @@ int64_t sock_sendto(struct stack *s, int64_t id, const uint8_t *data, size_t len
         k->lport = (uint16_t)sport;
         sock_hash_bound(s, k);
     }
-    if (len + UDP_HLEN + (addr_is4(&dst) ? IP4_HLEN : IP6_HLEN) > path.nif->link->mtu)
+    if (len + UDP_HLEN + (addr_is4(&dst) ? IP4_HLEN : IP6_HLEN) > netif_mtu(path.nif, addr_is4(&dst)))
         return -EMSGSIZE;
     struct pbuf *p = pbuf_alloc(&s->pool, PBUF_HEADROOM + ETH_HLEN + IP6_HLEN, (uint32_t)len + UDP_HLEN);
     if (!p)
@@ -165,6 +181,7 @@ int64_t sock_sendto(struct stack *s, int64_t id, const uint8_t *data, size_t len
     memcpy(h + UDP_HLEN, data, len);
     ip_csum_fill(&path, &dst, PROTO_UDP, UDP_CSUM, p);
     count(s, C_UdpOutDatagrams);
+    path.tos = k->tos;
     int rc = ip_output(s, &path, &dst, PROTO_UDP, TTL, p);
     return rc < 0 ? rc : (int64_t)len;
 }

@@ -130,6 +130,7 @@ void icmp6_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
     case ICMP6_ECHO:
         echo(s, p, m, ICMP6_ECHO_REPLY);
         break;
+    case ICMP6_RA:
     case ICMP6_NS:
     case ICMP6_NA:
         nd_input(s, p, m);

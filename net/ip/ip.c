@@ -24,7 +24,7 @@ static bool accepts(const struct netif *nif, struct ip_meta *m)
         return false; /* RFC 1122 3.2.1.3(g): never on a wire */
     if (addr_is_multicast(&m->src) || netif_is_broadcast(nif, &m->src)) /* MUST-63: who would be answered? */
         return false;
-    if (!from_loopback && stack_is_local(s, &m->src)) /* we did not send that; the answer would come to us, for ever */
+    if (!from_loopback && stack_owns(s, &m->src)) /* we did not send that; the answer would come to us, for ever */
         return false;
     if (addr_is_multicast(&m->dst) || netif_is_broadcast(nif, &m->dst)) {
         m->to_group = true;
@@ -85,7 +85,7 @@ void ip4_input(struct netif *nif, struct pbuf *p)
         return;
     }
     struct ip_meta m = {.nif = nif, .src = addr_from4(ip + IP4_SRC), .dst = addr_from4(ip + IP4_DST),
-                        .ip_off = p->off, .proto = ip[IP4_PROTO], .to_group = p->flags & PBUF_GROUP};
+                        .ip_off = p->off, .proto = ip[IP4_PROTO], .tos = ip[IP4_TOS], .to_group = p->flags & PBUF_GROUP};
     if (!accepts(nif, &m)) {
         drop(s, p, C_IpInAddrErrors);
         return;
@@ -160,7 +160,7 @@ void ip6_input(struct netif *nif, struct pbuf *p)
         return;
     }
     struct ip_meta m = {.nif = nif, .src = addr_from(ip + IP6_SRC), .dst = addr_from(ip + IP6_DST), .ip_off = p->off,
-                        .to_group = p->flags & PBUF_GROUP};
+                        .tos = (uint8_t)(get16(ip) >> 4), .to_group = p->flags & PBUF_GROUP};
     /* A v4-mapped address on the wire would pass for IPv4 inside (RFC 6890: not for use on a network). */
     if (addr_is4(&m.src) || addr_is4(&m.dst) || !accepts(nif, &m)) {
         drop(s, p, C_Ip6InAddrErrors);
@@ -201,7 +201,7 @@ int ip_output(struct stack *s, const struct path *path, const struct addr *dst, 
     uint32_t len = pbuf_total(p);
     bool v4 = addr_is4(dst);
     unsigned hlen = v4 ? IP4_HLEN : IP6_HLEN;
-    if (len + hlen > 65535 || (!p->gso_size && len + hlen > path->nif->link->mtu)) {
+    if (len + hlen > 65535 || (!p->gso_size && len + hlen > netif_mtu(path->nif, v4))) {
         pbuf_free(&s->pool, p);
         return -EMSGSIZE;
     }
@@ -210,7 +210,7 @@ int ip_output(struct stack *s, const struct path *path, const struct addr *dst, 
         p->csum_start = (uint16_t)(p->csum_start + hlen);
     if (v4) {
         ip[IP4_VIHL] = 0x45;
-        ip[IP4_TOS] = 0;
+        ip[IP4_TOS] = path->tos;
         put16(ip + IP4_TOTAL, len + hlen);
         put16(ip + IP4_ID, s->ip_id++); /* never fragmented, so it need not be unique (RFC 6864 4.1) */
         put16(ip + IP4_FRAG, IP4_DF);
@@ -222,10 +222,10 @@ int ip_output(struct stack *s, const struct path *path, const struct addr *dst, 
         put16(ip + IP4_CSUM, csum_finish(csum_add(0, ip, IP4_HLEN)));
         count(s, C_IpOutRequests);
     } else {
-        put32(ip, 0x60000000);
+        put32(ip, 6u << 28 | (uint32_t)path->tos << 20);
         put16(ip + IP6_PLEN, len);
         ip[IP6_NEXT] = (uint8_t)proto;
-        ip[IP6_HOPS] = (uint8_t)ttl;
+        ip[IP6_HOPS] = ttl == HOPS_DEFAULT ? path->nif->hop_limit : (uint8_t)ttl; /* RFC 4861 6.3.4: what routers say */
         memcpy(ip + IP6_SRC, path->src.b, 16);
         memcpy(ip + IP6_DST, dst->b, 16);
         count(s, C_Ip6OutRequests);

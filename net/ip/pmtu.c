@@ -41,7 +41,7 @@ static struct pmtu *find(struct stack *s, const struct addr *dst)
 uint32_t path_mtu_via(struct stack *s, const struct path *path, const struct addr *dst)
 {
     const struct pmtu *e = find(s, dst);
-    uint32_t link = path->nif->link->mtu;
+    uint32_t link = netif_mtu(path->nif, addr_is4(dst));
     return e && e->mtu < link ? e->mtu : link;
 }
 

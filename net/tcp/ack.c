@@ -43,7 +43,8 @@ static uint64_t delay(const struct tcp *t)
 
 void tcp_ack_data(struct stack *s, struct tcp *t)
 {
-    if (t->unacked_in >= 2u * t->rcv_mss || (t->unacked_in && tcp_memory(s) != MEMORY_FREE)) {
+    bool at_once = t->quickack || tcp_memory(s) != MEMORY_FREE;
+    if (t->unacked_in >= 2u * t->rcv_mss || (t->unacked_in && at_once)) {
         t->ack_now = true;
     } else if (t->unacked_in && t->quick && !t->ping_pong) {
         t->quick--;

@@ -48,7 +48,7 @@ static void search(struct stack *s, struct tcp *t, uint32_t high, uint64_t wait)
 
 void tcp_mtu_init(struct stack *s, struct tcp *t, const struct path *path)
 {
-    uint32_t link = path->nif->link->mtu, known = path_mtu_via(s, path, &t->k.remote);
+    uint32_t link = netif_mtu(path->nif, addr_is4(&t->k.remote)), known = path_mtu_via(s, path, &t->k.remote);
     t->adv_mss = (uint16_t)(link - (addr_is4(&t->k.remote) ? IP4_HLEN : IP6_HLEN) - TCP_HLEN); /* RFC 6691 */
     t->mtu = (uint16_t)known;
     t->mtu_high = t->mtu_probe = 0;
@@ -86,7 +86,7 @@ void tcp_mtu_too_big(struct stack *s, struct tcp *t, seq_t about, uint32_t mtu)
         return;
     search(s, t, t->mtu, PATH_MTU_LIFE);
     set_mtu(t, path_mtu_note(s, &t->k.remote, mtu));
-    if (tcp_is_connecting(&t->k))
+    if (tcp_is_connecting(&t->k) && !tcp_is_fast_child(t))
         t->snd_nxt = t->snd_una;
     else
         tcp_resend_all(s, t);
@@ -166,8 +166,9 @@ uint32_t tcp_mtu_probe(struct stack *s, struct tcp *t, uint32_t mss)
     uint32_t peer = t->peer_mss + headers(t) - (t->ts_ok ? 12 : 0), high = t->mtu_high < peer ? t->mtu_high : peer;
     uint32_t now = packet_size(t), size = t->mtu_halves ? (now + high + 1) / 2 : high;
     if (high <= now || (t->mtu_halves && high < now + STEP_LEAST)) { /* found; anew in ten minutes, if it may be more */
-        if (t->mtu_halves)
-            search(s, t, t->adv_mss + headers(t) - (t->ts_ok ? 12 : 0), PATH_MTU_LIFE);
+        uint32_t most = t->adv_mss + headers(t) - (t->ts_ok ? 12 : 0);
+        if (now + STEP_LEAST <= (most < peer ? most : peer))
+            search(s, t, most, PATH_MTU_LIFE);
         else
             t->mtu_high = 0;
         return 0;

@@ -131,7 +131,7 @@ void tcp_ooo_insert(struct stack *s, struct tcp *t, struct pbuf *p)
     }
     t->ooo_last = r;
     if (t->sack_ok)
-        tcp_sack_add(t, OOO_SEQ(r), OOO_END(r->mate));
+        tcp_sack_add(t, OOO_SEQ(r), seq_add(OOO_END(r->mate), OOO_FIN(r->mate) != 0)); /* a FIN counts */
 }
 
 bool tcp_ooo_deliver(struct stack *s, struct tcp *t)

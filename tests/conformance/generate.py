@@ -123,7 +123,7 @@ def _lines() -> Iterator[str]:
             yield f"| {label} | {section} | {asks} | {cell} |"
     areas = documents()
     known = {9293}.union(*areas.values())
-    areas["more"] = {number: "" for number in sorted(about.keys() - known)}
+    areas["more"] = dict.fromkeys(sorted(about.keys() - known), "")
     for area, title in AREAS.items():
         yield f"\n## {title}\n"
         yield "| RFC | about | shown by (section) |"

@@ -85,16 +85,16 @@ static void look_over_tcp(struct stack *s, const struct tcp *t)
         must(!r || seq_lt(OOO_END(r->mate), OOO_SEQ(next)));
     must(runs == t->ooo_runs && runs <= OOO_RUNS_MAX);
     if (t->state == CLOSED) {
-        must(!t->k.hashed && t->timer.place == TIMER_IDLE && !t->ooo && !t->parent);
+        must((!t->k.hashed || !t->k.rport) && t->timer.place == TIMER_IDLE && !t->ooo && !t->parent); /* bound, perhaps */
         return;
     }
     if (t->state == LISTEN) {
         unsigned queued = 0, halves = 0;
-        for (const struct tcp *c = t->listener.first; c; c = c->next_child, queued++)
-            must(c->parent == t && !c->half && (c->next_child || c == t->listener.last));
-        for (const struct tcp *c = t->listener.half; c; c = c->next_child, halves++)
+        for (const struct tcp *c = t->listener->first; c; c = c->next_child, queued++)
+            must(c->parent == t && !c->half && (c->next_child || c == t->listener->last));
+        for (const struct tcp *c = t->listener->half; c; c = c->next_child, halves++)
             must(c->parent == t && c->half && c->state == SYN_RECV);
-        must(queued == t->listener.queued && halves == t->listener.halves);
+        must(queued == t->listener->queued && halves == t->listener->halves);
         return;
     }
     must(t->k.hashed && t->k.rport && t->k.lport);
@@ -116,7 +116,7 @@ static void look_over_tcp(struct stack *s, const struct tcp *t)
 
 static void look_over(struct stack *s)
 {
-    uint32_t socks = 0, time_waits = 0, established = 0;
+    uint32_t socks = 0, time_waits = 0, established = 0, orphans = 0, fast = 0;
     for (uint32_t i = 0; i < s->socks->cap; i++) {
         struct sock *k = s->socks->slots[i];
         if (!k)
@@ -127,6 +127,9 @@ static void look_over(struct stack *s)
             struct tcp *t = tcp_of(k);
             look_over_tcp(s, t);
             time_waits += t->state == TIME_WAIT;
+            orphans += t->counted_orphan;
+            fast += tcp_is_fast_child(t);
+            must(!t->counted_orphan || t->k.orphan);
             established += t->state == ESTABLISHED || t->state == CLOSE_WAIT;
         } else {
             const struct udp *u = (struct udp *)k;
@@ -137,6 +140,7 @@ static void look_over(struct stack *s)
         }
     }
     must(socks == s->socks->count && time_waits == s->time_waits && established == s->counters[C_TcpCurrEstab]);
+    must(orphans == s->orphans && fast == s->fastopen_pending);
     must(s->pool.in_use <= s->pool.carved && s->pool.carved <= s->pool.limit);
     for (uint32_t i = 0; i < s->timers.count; i++) {
         must(s->timers.heap[i]->place == i);

@@ -1,4 +1,4 @@
-"""A stream of bytes from ``a`` to ``b`` of a :class:`Wire`, as fast as it goes, and how fast that was."""
+"""A stream of bytes from ``a`` to ``b`` of a :class:`Wire`, as fast as it goes, timed by the virtual clock."""
 
 from __future__ import annotations
 

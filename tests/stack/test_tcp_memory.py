@@ -209,9 +209,9 @@ def test_writers_wait_while_memory_is_short(harness, family):
 
 
 def test_an_idle_connection_holds_nothing_but_itself(harness, family):
-    """At most 1 KiB in C with its place in the tables, and no buffer."""
+    """Itself, its places in the tables, and no buffer"""
     h = harness(family)
     _, _ = h.established(ts=1, ws=7)
     memory = h.stack.memory()
     assert (memory["in_use"], memory["buffers"]) == (0, 0)
-    assert memory["socket_bytes"] <= 1024
+    assert memory["socket_bytes"] <= 1280
