@@ -167,6 +167,7 @@ class Machine:
             rcvbuf_max=config.rcvbuf_max,
             sndbuf_max=config.sndbuf_max,
             notsent_lowat=config.notsent_lowat,
+            mtu_probing=config.mtu_probing,
             congestion=config.congestion,
             ecn=config.ecn,
         )

@@ -57,6 +57,8 @@ struct sock_table {
     struct sock *any_stream, *any_dgram; /* any-destination stacks: whoever takes every port */
     uint32_t connections[BOUND_BUCKETS]; /* how many connected ones have a port of that bucket */
 };
+/* What a socket takes in these: a slot, its generation, a place among the spare ones, a bucket. */
+#define SOCK_TABLE_BYTES (2 * sizeof(struct sock *) + 2 * sizeof(uint32_t))
 
 int sock_table_init(struct stack *s);
 void sock_table_free(struct stack *s);

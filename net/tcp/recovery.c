@@ -161,8 +161,12 @@ void tcp_enter_cwr(struct stack *s, struct tcp *t, enum cong_event why)
 static void enter_recovery(struct stack *s, struct tcp *t)
 {
     count(s, t->sack_ok ? C_TcpExtTCPSackRecovery : C_TcpExtTCPRenoRecovery);
-    if (t->ca != CA_CWR) /* else it was for this round trip already */
+    if (tcp_mtu_lost(s, t)) { /* a probe of the path's MTU, which says nothing of congestion (RFC 4821 7.6.1) */
+        t->undo = false;
+        t->ssthresh = t->cwnd;
+    } else if (t->ca != CA_CWR) { /* else it was for this round trip already */
         reduce(s, t, CONG_LOST);
+    }
     begin(t, CA_RECOVERY);
     t->rexmit_now = true;
     tcp_timer_stop(t, T_PTO);

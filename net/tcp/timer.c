@@ -81,6 +81,7 @@ static void retransmit(struct stack *s, struct tcp *t)
         t->syn_again = true;
         sock_mark_dirty(s, &t->k);
     } else if (!tcp_child_is_deferred(t)) {
+        tcp_mtu_timeout(s, t);
         tcp_recovery_timeout(s, t);
     }
     if (t->backoff < UINT8_MAX)
