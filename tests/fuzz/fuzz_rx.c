@@ -5,7 +5,7 @@
  * on, and call the socket interface. Checksums are put right at the end of the building, mostly. After each step the
  * stack's invariants are looked over from the inside (invariants.h); at the end all must be given back.
  *
- * seeds.py writes scripts of whole conversations; `make fuzz` builds and runs. */
+ * seeds_rx.py writes scripts of whole conversations; `make fuzz` builds and runs. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
