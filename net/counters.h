@@ -86,6 +86,7 @@
     X(TcpExtTCPDSACKUndo)                                                                                              \
     X(TcpExtTCPSpuriousRTOs)                                                                                           \
     X(TcpExtTCPDSACKRecv)                                                                                              \
+    X(TcpExtTCPDSACKIgnoredDubious)                                                                                    \
     X(TcpExtTCPDSACKOldSent)                                                                                           \
     X(TcpExtTCPDSACKOfoSent)                                                                                           \
     X(TcpExtTCPSynRetrans)                                                                                             \

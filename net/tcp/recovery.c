@@ -46,18 +46,28 @@ static bool is_dsack(const struct segment *g)
     return g->sacks > 1 && seq_ge(g->sack[0].left, g->sack[1].left) && seq_le(g->sack[0].right, g->sack[1].right);
 }
 
+/* RFC 3708 2: a D-SACK tells of a retransmission that was for nothing, unless the network makes copies by itself. It does if more
+ * segments have come twice than were ever sent again; to believe it then would take every reduction back. */
+static bool believe_dsack(struct stack *s, struct tcp *t, uint32_t len)
+{
+    count(s, C_TcpExtTCPDSACKRecv);
+    t->dsack_dups += len > t->mss ? (len + t->mss - 1) / t->mss : 1;
+    if (t->dsack_dups > t->retransmits) {
+        count(s, C_TcpExtTCPDSACKIgnoredDubious);
+        return false;
+    }
+    t->undo_bytes -= len < t->undo_bytes ? len : t->undo_bytes;
+    tcp_rack_dsack(t);
+    return true;
+}
+
 static void read_sacks(struct stack *s, struct tcp *t, const struct segment *g, struct delivery *d)
 {
-    d->dsack = is_dsack(g);
-    if (d->dsack) {
-        count(s, C_TcpExtTCPDSACKRecv);
-        uint32_t len = (uint32_t)seq_diff(g->sack[0].right, g->sack[0].left);
-        t->undo_bytes -= len < t->undo_bytes ? len : t->undo_bytes;
-        tcp_rack_dsack(t);
-    }
+    bool first_is_dsack = is_dsack(g);
+    d->dsack = first_is_dsack && believe_dsack(s, t, (uint32_t)seq_diff(g->sack[0].right, g->sack[0].left));
     struct sack_block blocks[TCP_SACKS_MAX];
     unsigned n = 0;
-    for (unsigned i = d->dsack; i < g->sacks; i++) { /* in ascending order, or one ACK alone would look like reordering */
+    for (unsigned i = first_is_dsack; i < g->sacks; i++) { /* in ascending order, or one ACK alone would look like reordering */
         unsigned at = n++;
         for (; at && seq_lt(g->sack[i].left, blocks[at - 1].left); at--)
             blocks[at] = blocks[at - 1];

@@ -249,6 +249,7 @@ struct tcp {
     bool probing, probe_again; /* a tail loss probe is under way; it was a retransmission */
     uint64_t last_sent;
     uint32_t retransmits; /* segments, in all */
+    uint32_t dsack_dups;  /* segments that came twice, says the peer */
 
     /* Counted, for who asks (RFC 4898). Segments; bytes of payload. */
     uint32_t segs_in, segs_out, data_segs_in, data_segs_out;
