@@ -1,7 +1,10 @@
 /* The timers of a connection. One heap node serves them all; see timer.h on why that is cheap. */
 #include <errno.h>
 
+#include "net/ip/neigh.h"
 #include "net/tcp/tcp.h"
+
+#define DOUBT_RETRIES 3   /* R1 of RFC 9293 3.8.3 */
 
 #define DATA_RETRIES 15   /* R2 of RFC 9293 3.8.3: more than 100 s */
 #define ORPHAN_RETRIES 8
@@ -87,6 +90,9 @@ static void retransmit(struct stack *s, struct tcp *t)
     }
     if (t->backoff < UINT8_MAX)
         t->backoff++;
+    struct path path;
+    if (t->backoff == DOUBT_RETRIES && route_find(s, &t->k.remote, &t->k.local, &path))
+        neigh_doubt(path.nif, &path.next);
     tcp_timer_set(s, t, T_REXMT, tcp_next_try(s, t));
 }
 
