@@ -42,7 +42,8 @@ static unsigned retries(const struct tcp *t)
         return t->syn_retries ? t->syn_retries : TCP_SYN_RETRIES;
     case SYN_RECV: {
         unsigned most = t->syn_retries ? t->syn_retries : TCP_SYN_ACK_RETRIES;
-        return t->syn_acked && t->parent && t->parent->defer_accept > most ? t->parent->defer_accept : most;
+        const struct tcp *l = tcp_parent(t);
+        return l && t->child->syn_acked && l->defer_accept > most ? l->defer_accept : most;
     }
     default:
         return t->k.orphan ? ORPHAN_RETRIES : DATA_RETRIES;
@@ -84,6 +85,7 @@ static void retransmit(struct stack *s, struct tcp *t)
         t->syn_again = true;
         sock_mark_dirty(s, &t->k);
     } else if (!tcp_child_is_deferred(t)) {
+        tcp_mtu_timeout(s, t);
         tcp_recovery_timeout(s, t);
     }
     if (t->backoff < UINT8_MAX)
