@@ -258,9 +258,12 @@ static int on_gettimeofday(void *p, struct timeval *tv, struct timezone *tz)
 void packetdrill_interface_init(const char *flags, struct packetdrill_interface *out)
 {
     struct plug *p = calloc(1, sizeof *p);
+    struct stack_config config;
     char addresses[512], *rest = addresses;
     snprintf(addresses, sizeof addresses, "%s", flags && *flags ? flags : ADDRESSES);
-    if (!p || drive_new(&p->d, NULL, 1500, 0) < 0)
+    drive_defaults(&config);
+    config.rcvbuf_max = 15 << 20; /* a window scale of 8, as packetdrill's own scripts expect it */
+    if (!p || drive_new(&p->d, &config, 1500, 0) < 0)
         abort();
     for (char *address; (address = strsep(&rest, ","));)
         if (drive_address(p->d, address) < 0) {

@@ -101,6 +101,11 @@ static void forget_duplicates(struct tcp *t, uint32_t acked, struct delivery *d)
         counted = t->dup_bytes;
     t->dup_bytes -= counted;
     d->bytes -= counted < d->bytes ? counted : d->bytes;
+    /* They cannot stand for more than is still out, less the segment that is missing. */
+    uint32_t out = (uint32_t)seq_diff(t->snd_max, t->snd_una), gone = t->sb.lost > t->mss ? t->sb.lost : t->mss;
+    uint32_t most = out > gone ? out - gone : 0;
+    if (t->dup_bytes > most)
+        t->dup_bytes = most;
     t->dupacks = 0;
 }
 

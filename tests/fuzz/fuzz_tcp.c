@@ -52,7 +52,7 @@ struct before {
     int64_t id;
     uint8_t state;
     seq_t snd_una, snd_max, rcv_nxt, rcv_adv, edge; /* edge: furthest that its peer ever let it send */
-    uint32_t cwnd, out_bytes;
+    uint32_t cwnd, flight, out_bytes;
 };
 
 struct side {
@@ -106,9 +106,11 @@ static void watch_one(struct before *b, const struct tcp *t)
         b->edge = seq_max(b->edge, edge);
         must(seq_le(t->snd_max, seq_add(b->edge, 1))); /* but for a FIN */
         must(t->out_bytes <= t->out_limit || t->out_bytes <= b->out_bytes); /* the owner may have made it smaller */
-        uint32_t cwnd = t->cwnd > b->cwnd ? t->cwnd : b->cwnd;
+        uint32_t room = t->cwnd > b->cwnd ? t->cwnd : b->cwnd;
+        if (room < b->flight) /* the window has become less than what was under way */
+            room = b->flight;
         if (seq_gt(t->snd_max, b->snd_max)) /* a tail probe and limited transmit go beyond it */
-            must(tcp_in_flight(t) <= cwnd + 3u * t->mss + 1);
+            must(tcp_in_flight(t) <= room + 3u * t->mss + 1);
     }
     b->state = t->state;
     b->snd_una = t->snd_una;
@@ -116,6 +118,7 @@ static void watch_one(struct before *b, const struct tcp *t)
     b->rcv_nxt = t->rcv_nxt;
     b->rcv_adv = t->rcv_adv;
     b->cwnd = t->cwnd;
+    b->flight = tcp_in_flight(t);
     b->out_bytes = t->out_bytes;
 }
 

@@ -68,6 +68,15 @@ def test_the_newest_block_is_first(h):
     p.expect("A", ack=6001, sack=[])
 
 
+def test_a_fin_out_of_order_is_in_a_block(h):
+    """RFC 2018 3: a FIN has a number of its own, and no block is empty"""
+    p, _ = h.established(sack=True)
+    p.rx("FA", seq=1001)
+    p.expect("A", ack=1, sack=[(1001, 1002)])
+    p.rx("A", seq=1, data=b"a" * 1000)
+    p.expect("A", ack=1002, sack=[])
+
+
 def test_at_most_four_blocks(h):
     """RFC 2018 3: four, or three beside a timestamp"""
     p, _ = h.established(sack=True)
