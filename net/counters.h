@@ -14,7 +14,14 @@
     X(IpInDelivers)                                                                                                    \
     X(IpOutRequests)                                                                                                   \
     X(IpOutNoRoutes)                                                                                                   \
-    X(IpReasmFails) /* fragments: not put together yet, dropped */                                                     \
+    X(IpReasmReqds)                                                                                                    \
+    X(IpReasmOKs)                                                                                                      \
+    X(IpReasmFails)                                                                                                    \
+    X(IpReasmTimeout)                                                                                                  \
+    X(IpFragOKs)                                                                                                       \
+    X(IpFragFails)                                                                                                     \
+    X(IpFragCreates)                                                                                                   \
+    X(IpExtReasmOverlaps) /* datagrams of either family: fragments that overlap, or are too many */                    \
     X(Ip6InReceives)                                                                                                   \
     X(Ip6InHdrErrors)                                                                                                  \
     X(Ip6InAddrErrors)                                                                                                 \
@@ -22,12 +29,20 @@
     X(Ip6InDelivers)                                                                                                   \
     X(Ip6OutRequests)                                                                                                  \
     X(Ip6OutNoRoutes)                                                                                                  \
+    X(Ip6ReasmReqds)                                                                                                   \
+    X(Ip6ReasmOKs)                                                                                                     \
     X(Ip6ReasmFails)                                                                                                   \
+    X(Ip6ReasmTimeout)                                                                                                 \
+    X(Ip6FragOKs)                                                                                                      \
+    X(Ip6FragFails)                                                                                                    \
+    X(Ip6FragCreates)                                                                                                  \
     X(IcmpInMsgs)                                                                                                      \
     X(IcmpInErrors)                                                                                                    \
     X(IcmpInCsumErrors)                                                                                                \
     X(IcmpOutMsgs)                                                                                                     \
-    X(IcmpOutRateLimited)                                                                                              \
+    X(IcmpInRedirects) /* of both families, as all of ICMP here */                                                     \
+    X(IcmpOutRateLimitGlobal)                                                                                          \
+    X(IcmpOutRateLimitHost)                                                                                            \
     X(UdpInDatagrams)                                                                                                  \
     X(UdpNoPorts)                                                                                                      \
     X(UdpInErrors)                                                                                                     \

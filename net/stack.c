@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include "net/ip/neigh.h"
+#include "net/ip/reass.h"
 #include "net/tcp/tcp.h"
 
 #define LOOPBACK_QUEUE 4096
@@ -70,6 +71,7 @@ int stack_new(struct stack **out, const struct stack_config *config, uint64_t no
 void stack_free(struct stack *s)
 {
     sock_table_free(s);
+    reass_free(s);
     neigh_free(s);
     for (unsigned i = 0; i < s->nnetifs; i++)
         link_free(s->netifs[i].link);

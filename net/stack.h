@@ -22,12 +22,15 @@
 #define NETIFS_MAX 8
 #define NETIF_ADDRS_MAX 16
 #define ROUTES_MAX 64
+#define FRAG_IDS 256 /* a power of two */
+#define ICMP_BUCKETS 64
 #define SECOND 1000000000u
 #define MSEC 1000000u
 
 struct sock;
 struct sock_table;
 struct neigh_table;
+struct reass;
 
 struct netif {
     struct stack *stack;
@@ -52,6 +55,12 @@ struct sock_list {
     struct sock *head, *tail;
 };
 
+/* Errors sent to some destinations: see icmp_error.c. */
+struct icmp_bucket {
+    uint64_t since;
+    uint32_t used;
+};
+
 struct stack {
     struct poller poller; /* first */
     struct stack_config config;
@@ -72,9 +81,12 @@ struct stack {
     struct sock_list ready; /* may have an event to report */
 
     uint32_t time_waits; /* connections in TIME_WAIT */
+    struct reass *reass;         /* NULL: no fragment has come yet */
+    uint32_t frag_ids[FRAG_IDS]; /* see frag_id() */
     uint16_t ip_id;
     uint32_t icmp_tokens; /* errors that may still be sent in this second (RFC 1812 4.3.2.8, RFC 4443 2.4(f)) */
     uint64_t icmp_refill;
+    struct icmp_bucket icmp_buckets[ICMP_BUCKETS];
     uint32_t challenge_tokens; /* challenge ACKs left in this second (RFC 5961 7) */
     uint64_t challenge_refill;
     uint64_t counters[COUNTER_COUNT];
@@ -90,9 +102,12 @@ static inline void stack_set_now(struct stack *s, uint64_t now)
 static inline void count(struct stack *s, enum counter c) { s->counters[c]++; }
 
 /* --- where packets go (route.c) --- */
+enum { FRAGMENT_NEVER, FRAGMENT_HERE, FRAGMENT_ANYWHERE }; /* the first: IPv4 has DF, in all that is not cut here */
 struct path {
     struct netif *nif;
     struct addr src, next; /* source address; next hop */
+    uint32_t mtu;          /* of the whole path, as far as it is known */
+    uint8_t fragment;      /* FRAGMENT_*: may a packet larger than that be cut? */
     uint8_t tos;           /* DSCP and ECN (RFC 2474, RFC 3168 5) of what takes it: 0, unless the sender says */
 };
 /* src any: choose one. False: no route, or no address to send from. */
@@ -115,7 +130,7 @@ struct ip_meta {
     uint32_t ip_off; /* of the IP header, in p's buffer */
     uint8_t proto;
     uint8_t tos; /* IPv4 TOS or IPv6 traffic class: DSCP and ECN */
-    uint16_t proto_at; /* where in an IPv6 packet the field stands that named the protocol */
+    uint16_t pointer; /* into an IPv6 packet: the field that named the protocol, or that is to be complained of */
     bool to_group; /* sent to a multicast or broadcast address, by IP or by Ethernet: no errors in answer */
 };
 void icmp4_input(struct stack *s, struct pbuf *p, const struct ip_meta *m);
@@ -136,12 +151,24 @@ void ip_csum_fill(const struct path *path, const struct addr *dst, unsigned prot
 void ether_output(struct netif *nif, const uint8_t *dst_mac, unsigned ethertype, struct pbuf *p);
 
 /* An ICMP error about the packet p came from (unicast senders only, rate limited). Does not take p. */
-enum icmp_error { ICMP_NO_PORT, ICMP_NO_PROTO, ICMP_NO_HOST, ICMP_NO_ROUTE, ICMP_PROHIBITED };
+enum icmp_error {
+    ICMP_NO_PORT,
+    ICMP_NO_PROTO,
+    ICMP_NO_HOST,
+    ICMP_NO_ROUTE,
+    ICMP_PROHIBITED,
+    ICMP_REASM_TIME,
+    ICMP_BAD_FIELD, /* IPv6: m->pointer says which */
+    ICMP_BAD_OPTION,
+    ICMP_BAD_OPTION_TO_ANY, /* the same, though it was sent to a group */
+    ICMP_HIDDEN_HEADERS,
+};
 void icmp_error(struct stack *s, enum icmp_error what, const struct pbuf *p, const struct ip_meta *m);
-/* An ICMP error came for a packet of ours with this inner transport header. mtu: of "too big", else 0. */
+/* An ICMP error came for a packet of ours with this inner transport header. mtu: of "too big", else 0. hard: it will not
+ * pass by itself. */
 void tcp_icmp_error(struct stack *s, const struct addr *local, const struct addr *remote, const uint8_t *header,
                     int error, uint32_t mtu);
 void udp_icmp_error(struct stack *s, const struct addr *local, const struct addr *remote, const uint8_t *header,
-                    int error, uint32_t mtu);
+                    int error, bool hard);
 
 #endif

@@ -1,6 +1,6 @@
 /* UDP (RFC 768, RFC 1122 4.1). A datagram is sent when it is written and queued when it comes, up to a bound in bytes of
  * buffers held. A queued datagram keeps its IP and UDP headers in its buffer: that is where recvfrom reads addresses.
- * Datagrams larger than the link's MTU are refused (EMSGSIZE): there is no fragmentation yet. */
+ * Datagrams larger than the path's MTU leave in fragments, unless IP_MTU_DISCOVER forbids it (EMSGSIZE). */
 #include "net/udp.h"
 
 #include <errno.h>
@@ -89,12 +89,12 @@ drop:
 }
 
 void udp_icmp_error(struct stack *s, const struct addr *local, const struct addr *remote, const uint8_t *header,
-                    int error, uint32_t mtu)
+                    int error, bool hard)
 {
-    (void)mtu;
     struct sock *k = sock_lookup_bound(s, SOCK_DGRAM, local, get16(header + UDP_SPORT), remote,
                                        get16(header + UDP_DPORT));
-    if (k && k->rport) /* only a connected socket can know what it is about (RFC 1122 4.1.3.3) */
+    /* Only a connected socket can know what it is about (RFC 1122 4.1.3.3), and soft errors may pass. */
+    if (k && k->rport && hard)
         sock_fail(s, k, error);
 }
 
@@ -152,8 +152,9 @@ int64_t sock_sendto(struct stack *s, int64_t id, const uint8_t *data, size_t len
         k->lport = (uint16_t)sport;
         sock_hash_bound(s, k);
     }
-    if (len + UDP_HLEN + (addr_is4(&dst) ? IP4_HLEN : IP6_HLEN) > path.nif->link->mtu)
+    if (len + UDP_HLEN > IP_PAYLOAD_MAX - (addr_is4(&dst) ? IP4_HLEN : 0u))
         return -EMSGSIZE;
+    path.fragment = FRAGMENT_HERE;
     struct pbuf *p = pbuf_alloc(&s->pool, PBUF_HEADROOM + ETH_HLEN + IP6_HLEN, (uint32_t)len + UDP_HLEN);
     if (!p)
         return -ENOBUFS;

@@ -25,7 +25,7 @@ static void nd_send(struct netif *nif, unsigned type, uint32_t flags, const stru
     memcpy(d + ND_OPTIONS + 2, nif->link->mac, 6);
     put16(d + ICMP_CSUM, csum_finish(csum_add(csum_pseudo(src, dst, PROTO_ICMP6, len), d, len)));
     count(s, C_IcmpOutMsgs);
-    struct path path = {.nif = nif, .src = *src, .next = *dst};
+    struct path path = {.nif = nif, .src = *src, .next = *dst, .mtu = nif->link->mtu};
     ip_output(s, &path, dst, PROTO_ICMP6, ND_HOPS, p);
 }
 

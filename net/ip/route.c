@@ -58,10 +58,12 @@ static const struct addr *source_for(const struct netif *nif, const struct addr 
 bool route_find(struct stack *s, const struct addr *dst, const struct addr *src, struct path *path)
 {
     path->tos = 0;
+    path->fragment = FRAGMENT_NEVER;
     if (addr_is_loopback(dst) || stack_is_local(s, dst)) {
         path->nif = &s->netifs[0];
         path->src = src && !addr_is_any(src) ? *src : *dst;
         path->next = *dst;
+        path->mtu = path->nif->link->mtu;
         return true;
     }
     for (unsigned i = 0; i < s->nroutes; i++) {
@@ -72,6 +74,7 @@ bool route_find(struct stack *s, const struct addr *dst, const struct addr *src,
         if (!from)
             continue;
         path->nif = r->nif;
+        path->mtu = r->nif->link->mtu;
         path->src = *from;
         /* A group is on the link, whatever the route to it says. */
         path->next = r->on_link || !addr_is_unicast(dst) ? *dst : r->gateway;

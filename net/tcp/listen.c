@@ -142,7 +142,7 @@ bool tcp_listen_input(struct stack *s, struct tcp *l, const struct segment *g, c
         return false;
     }
     g->p->mark = m->ip_off;
-    g->p->mark2 = m->proto_at;
+    g->p->mark2 = m->pointer;
     t->syn = g->p; /* an ICMP error in answer would have to quote it */
     push_back(l, t);
     sock_mark_ready(s, &l->k);
@@ -210,7 +210,7 @@ int sock_reject(struct stack *s, int64_t id, int error)
     if (t->state == CLOSED) /* reset by who asked: nobody is there to hear it */
         return sock_free(s, id);
     struct ip_meta m = {.src = k->remote, .dst = k->local, .ip_off = t->syn->mark, .proto = PROTO_TCP,
-                        .proto_at = (uint16_t)t->syn->mark2};
+                        .pointer = (uint16_t)t->syn->mark2};
     if (error == ECONNREFUSED || error == ECONNRESET) {
         struct segment g = {.seq = t->irs, .flags = TH_SYN, .sport = k->rport, .dport = k->lport};
         tcp_send_reset(s, &g, &m);

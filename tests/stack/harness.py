@@ -153,8 +153,11 @@ class Harness:
     def inject(self, packet: Packet | bytes) -> None:
         """A frame arrives. A packet without its Ethernet header gets one."""
         if isinstance(packet, Packet) and not isinstance(packet, Ether):
-            packet = Ether(src=PEER_MAC, dst=OUR_MAC) / packet
+            packet = self.frame(packet)
         self.link.inject(bytes(packet), self.now)
+
+    def frame(self, packet: Packet) -> Packet:
+        return Ether(src=PEER_MAC, dst=OUR_MAC) / packet
 
     def ip(self, **fields: Any) -> Packet:
         """An IP header from the peer to us."""

@@ -10,7 +10,7 @@ import struct
 from typing import Any
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, IPv6
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, IPv6, IPv6ExtHdrFragment
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import NoPayload, Packet
 
@@ -56,13 +56,21 @@ def parse(frame: bytes, *, checksums: bool = True) -> Packet:
     if isinstance(ip, IP):
         assert ip.len == len(frame) - 14, "the frame is as long as IP says"
         assert internet_checksum(frame[14:34]) == 0, "IPv4 header checksum"
-        assert (ip.flags, ip.ttl, ip.ihl) == ("DF", 64, 5)
+        assert (ip.ttl, ip.ihl) == (64, 5)
+        if ip.frag or ip.flags.MF:  # only whole datagrams have sums that can be looked at
+            assert ip.flags == ("MF" if ip.flags.MF else 0)
+            assert not ip.flags.MF or (ip.len - 20) % 8 == 0
+            return packet
+        assert ip.flags == "DF"
         pseudo = frame[26:34] + struct.pack("!HH", ip.proto, ip.len - 20)
         at, proto = 34, ip.proto
     elif isinstance(ip, IPv6):
         assert ip.plen == len(frame) - 54, "the frame is as long as IPv6 says"
         pseudo = frame[22:54] + struct.pack("!IHH", ip.plen, 0, ip.nh)
         at, proto = 54, ip.nh
+        if proto == socket.IPPROTO_FRAGMENT:
+            assert not packet[IPv6ExtHdrFragment].m or (ip.plen - 8) % 8 == 0
+            return packet
     else:
         assert ARP in packet, packet.summary()
         assert len(frame) == 42
