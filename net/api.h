@@ -134,7 +134,7 @@ int64_t sock_sendto(struct stack *s, int64_t id, const uint8_t *data, size_t len
 int64_t sock_recvfrom(struct stack *s, int64_t id, uint8_t *buf, size_t cap, struct sock_name *from,
                       struct sock_name *to);
 
-/* The owner is done with it. TCP: FIN (RST if unread data is thrown away), then lingers by itself. */
+/* The owner is done with it. TCP: FIN (RST if unread data is thrown away, or SO_LINGER says so), then lingers by itself. */
 int sock_free(struct stack *s, int64_t id);
 int sock_abort(struct stack *s, int64_t id); /* RST, and free */
 
@@ -142,8 +142,12 @@ int sock_abort(struct stack *s, int64_t id); /* RST, and free */
 int sock_want(struct stack *s, int64_t id, unsigned mask);
 int sock_error(struct stack *s, int64_t id); /* and clear: an errno, 0 */
 int sock_getname(struct stack *s, int64_t id, int which, struct sock_name *out);
-int64_t sock_getopt(struct stack *s, int64_t id, int level, int name); /* Linux levels and names */
+/* Options by Linux's levels and names. Those of one integer; and any, as getsockopt(2) and setsockopt(2) have it: the bytes
+ * of an int, a struct or a name. getsockopt: how many were written, at most cap. */
+int64_t sock_getopt(struct stack *s, int64_t id, int level, int name);
 int sock_setopt(struct stack *s, int64_t id, int level, int name, int64_t value);
+int64_t sock_getsockopt(struct stack *s, int64_t id, int level, int name, void *buf, size_t cap);
+int sock_setsockopt(struct stack *s, int64_t id, int level, int name, const void *buf, size_t len);
 /* Bytes queued: unread, unsent, unacknowledged. */
 int sock_queues(struct stack *s, int64_t id, uint64_t *unread, uint64_t *unsent, uint64_t *unacked);
 

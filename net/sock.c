@@ -88,6 +88,7 @@ struct sock *sock_new(struct stack *s, size_t size, const struct sock_ops *ops, 
     k->type = (uint8_t)type;
     k->family = (uint8_t)family;
     k->want = EV_READ;
+    k->linger = -1;
     if (family == AF_INET) {
         static const uint8_t any4[4];
         k->local = k->remote = addr_from4(any4);

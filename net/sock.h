@@ -32,6 +32,7 @@ struct sock {
     bool hashed;
     uint16_t want; /* EV_READ, EV_WRITE */
     int error;     /* pending, positive errno */
+    int32_t linger; /* SO_LINGER: seconds; -1: off */
     struct addr local, remote;
     uint16_t lport, rport; /* rport 0: not connected */
     struct sock *chain, **bucket;

@@ -1,8 +1,6 @@
 /* The socket calls (net/api.h): each finds the socket by its id and hands on to TCP or UDP. Arguments from above are
  * checked here, once. */
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include "net/tcp/tcp.h"
@@ -155,6 +153,8 @@ int sock_free(struct stack *s, int64_t id)
     struct sock *k = sock_find(s, id);
     if (!k)
         return -EBADF;
+    if (k->linger == 0) /* SO_LINGER on, with no time to do it in */
+        return sock_abort(s, id);
     if (k->type == SOCK_STREAM)
         tcp_close(s, tcp_of(k));
     else
@@ -174,95 +174,6 @@ int sock_abort(struct stack *s, int64_t id)
     sock_orphan(s, k);
     tcp_abort(s, tcp_of(k));
     return 0;
-}
-
-int64_t sock_getopt(struct stack *s, int64_t id, int level, int name)
-{
-    struct sock *k = sock_find(s, id);
-    if (!k)
-        return -EBADF;
-    bool stream = k->type == SOCK_STREAM;
-    if (level == IPPROTO_TCP && stream)
-        return tcp_getopt(tcp_of(k), name);
-    if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY && k->family == AF_INET6)
-        return k->v6only;
-    if (level != SOL_SOCKET)
-        return -ENOPROTOOPT;
-    switch (name) {
-    case SO_TYPE:
-        return k->type;
-    case SO_DOMAIN:
-        return k->family;
-    case SO_PROTOCOL:
-        return stream ? IPPROTO_TCP : IPPROTO_UDP;
-    case SO_REUSEADDR:
-        return k->reuseaddr;
-    case SO_ERROR:
-        return sock_error(s, id);
-    case SO_ACCEPTCONN:
-        return stream && tcp_of(k)->state == LISTEN;
-    case SO_KEEPALIVE:
-        return stream && tcp_of(k)->keepalive;
-    case SO_BROADCAST:
-        return !stream && ((struct udp *)k)->broadcast;
-    case SO_RCVBUF:
-        return stream ? tcp_of(k)->in_limit : 256 * 1024;
-    case SO_SNDBUF:
-        return stream ? tcp_of(k)->out_limit : 256 * 1024;
-    default:
-        return -ENOPROTOOPT;
-    }
-}
-
-#define BUFFER_LEAST 4096
-#define BUFFER_MOST (64 << 20)
-
-static uint32_t buffer_size(int64_t value)
-{
-    return (uint32_t)(value < BUFFER_LEAST ? BUFFER_LEAST : value > BUFFER_MOST ? BUFFER_MOST : value);
-}
-
-int sock_setopt(struct stack *s, int64_t id, int level, int name, int64_t value)
-{
-    struct sock *k = sock_find(s, id);
-    if (!k)
-        return -EBADF;
-    bool stream = k->type == SOCK_STREAM;
-    if (level == IPPROTO_TCP && stream)
-        return tcp_setopt(s, tcp_of(k), name, value);
-    if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY && k->family == AF_INET6) {
-        if (k->lport)
-            return -EINVAL; /* ipv6(7): before it is bound */
-        k->v6only = value != 0;
-        return 0;
-    }
-    if (level != SOL_SOCKET)
-        return -ENOPROTOOPT;
-    switch (name) {
-    case SO_REUSEADDR: /* noted: connections in TIME_WAIT never stand in the way of a listener here */
-        k->reuseaddr = value != 0;
-        return 0;
-    case SO_KEEPALIVE:
-        if (stream) {
-            tcp_of(k)->keepalive = value != 0;
-            tcp_keepalive_restart(s, tcp_of(k));
-        }
-        return 0;
-    case SO_BROADCAST:
-        if (!stream)
-            ((struct udp *)k)->broadcast = value != 0;
-        return 0;
-    case SO_RCVBUF:
-        if (stream)
-            tcp_of(k)->in_limit = buffer_size(value);
-        return 0;
-    case SO_SNDBUF:
-        if (stream)
-            tcp_of(k)->out_limit = buffer_size(value);
-        return 0;
-    default:
-        return -ENOPROTOOPT;
-    }
 }
 
 int sock_queues(struct stack *s, int64_t id, uint64_t *unread, uint64_t *unsent, uint64_t *unacked)

@@ -18,7 +18,7 @@ import asyncio
 import errno
 import os
 import socket
-import struct
+import sys
 import warnings
 import weakref
 from collections.abc import Callable
@@ -44,14 +44,13 @@ EV_GONE = 1 << 15  # the network goes down: told by Python to every sink, never 
 
 _TYPE_FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _PROTOCOLS = MappingProxyType({socket.SOCK_STREAM: socket.IPPROTO_TCP, socket.SOCK_DGRAM: socket.IPPROTO_UDP})
-_LINGER = struct.Struct("ii")
 
 
 class StackSocket:
     """A TCP or UDP socket. ``id`` adopts a C socket that exists already (an accepted connection)."""
 
     __slots__ = (
-        "__weakref__", "_error", "_linger", "_network", "_timeout", "_waiters",
+        "__weakref__", "_error", "_network", "_timeout", "_waiters",
         "family", "id", "proto", "token", "type",
     )  # fmt: skip
 
@@ -78,7 +77,6 @@ class StackSocket:
         self._network = network
         self._timeout: float | None = 0.0 if type & socket.SOCK_NONBLOCK or id is not None else None
         self._error = 0
-        self._linger = False
         self._waiters: list[tuple[int, asyncio.Future[None]]] | None = None
         if id is None:
             id = check(lib.sock_open(network.handle, self.type, self.family))
@@ -254,28 +252,22 @@ class StackSocket:
     # --- options -------------------------------------------------------------------------------------------------
 
     def getsockopt(self, level: int, option: int, buflen: int = 0) -> int | bytes:
-        value: int
+        """``socket.getsockopt``: an int, or the first ``buflen`` bytes of what the option is."""
         if level == socket.SOL_SOCKET and option == socket.SO_ERROR:
-            value = self.take_error()
-        elif level == socket.SOL_SOCKET and option == socket.SO_TYPE:
-            value = self.type
-        elif level == socket.SOL_SOCKET and option == socket.SO_DOMAIN:
-            value = self.family
-        elif level == socket.SOL_SOCKET and option == socket.SO_PROTOCOL:
-            value = self.proto
-        elif level == socket.SOL_SOCKET and option == socket.SO_LINGER:
-            return _LINGER.pack(self._linger, 0)
+            raw = self.take_error().to_bytes(4, sys.byteorder)
         else:
-            value = check(lib.sock_getopt(self._network.handle, self._open_id(), level, option))
-        return struct.pack("i", value)[:buflen] if buflen else value
+            buffer = ffi.new("uint8_t[]", buflen or 4)
+            n = lib.sock_getsockopt(self._network.handle, self._open_id(), level, option, buffer, len(buffer))
+            raw = bytes(ffi.buffer(buffer, check(n)))
+        return raw[:buflen] if buflen else int.from_bytes(raw, sys.byteorder, signed=True)
 
     def setsockopt(self, level: int, option: int, value: int | ReadableBuffer, optlen: int | None = None) -> None:
-        if level == socket.SOL_SOCKET and option == socket.SO_LINGER and not isinstance(value, int):
-            on, seconds = _LINGER.unpack(value)
-            self._linger = bool(on) and seconds == 0  # close() as abort(); other times: it lingers by itself anyway
-            return
-        number = value if isinstance(value, int) else int.from_bytes(bytes(value), "little")
-        check(lib.sock_setopt(self._network.handle, self._open_id(), level, option, number))
+        handle, id = self._network.handle, self._open_id()
+        if isinstance(value, int):
+            check(lib.sock_setopt(handle, id, level, option, value))
+        else:
+            raw = bytes(value)
+            check(lib.sock_setsockopt(handle, id, level, option, raw, len(raw)))
 
     def take_error(self) -> int:
         """The errno of what went wrong, 0 for nothing, and clear it."""
@@ -299,8 +291,8 @@ class StackSocket:
     # --- its end -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """TCP: FIN after what is queued; the stack sees to the rest."""
-        self._release(lib.sock_abort if self._linger else lib.sock_free)
+        """TCP: FIN after what is queued; the stack sees to the rest. With SO_LINGER on and 0 s: as :meth:`abort`."""
+        self._release(lib.sock_free)
 
     def abort(self) -> None:
         """TCP: RST, and what is queued is lost."""

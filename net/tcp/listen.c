@@ -5,8 +5,9 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-#include "net/tcp/tcp.h"
 #include "net/core/wire.h"
+#include "net/sockopt.h"
+#include "net/tcp/tcp.h"
 
 static void push_back(struct tcp *l, struct tcp *t)
 {
@@ -120,13 +121,7 @@ bool tcp_listen_input(struct stack *s, struct tcp *l, const struct segment *g, c
     k->remote = m->src;
     k->lport = g->dport;
     k->rport = g->sport;
-    t->in_limit = l->in_limit;
-    t->out_limit = l->out_limit;
-    t->nodelay = l->nodelay;
-    t->keepalive = l->keepalive;
-    t->keep_idle = l->keep_idle;
-    t->keep_interval = l->keep_interval;
-    t->keep_count = l->keep_count;
+    sockopt_inherit(&l->k, k);
     if (tcp_prepare(s, t) < 0) {
         sock_destroy(s, k);
         return false;

@@ -1,55 +1,30 @@
-/* Socket options of a connection, by Linux's names (tcp(7)), and what can be seen of it from outside. */
-#include <errno.h>
+/* The socket options of a connection, by Linux's names (tcp(7)), and what can be seen of it from outside. */
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 
+#include "net/sockopt.h"
 #include "net/tcp/tcp.h"
 
-int64_t tcp_getopt(struct tcp *t, int name)
+/* What Nagle held may go. */
+static void nodelay_changed(struct stack *s, struct sock *k)
 {
-    switch (name) {
-    case TCP_NODELAY:
-        return t->nodelay;
-    case TCP_MAXSEG:
-        return t->mss;
-    case TCP_KEEPIDLE:
-        return t->keep_idle;
-    case TCP_KEEPINTVL:
-        return t->keep_interval;
-    case TCP_KEEPCNT:
-        return t->keep_count;
-    default:
-        return -ENOPROTOOPT;
-    }
+    if (tcp_of(k)->nodelay)
+        sock_mark_dirty(s, k);
 }
 
-int tcp_setopt(struct stack *s, struct tcp *t, int name, int64_t value)
-{
-    switch (name) {
-    case TCP_NODELAY:
-        t->nodelay = value != 0;
-        if (t->nodelay)
-            sock_mark_dirty(s, &t->k); /* what Nagle held may go */
-        return 0;
-    case TCP_KEEPIDLE:
-        if (value < 1 || value > 32767)
-            return -EINVAL;
-        t->keep_idle = (uint32_t)value;
-        tcp_keepalive_restart(s, t);
-        return 0;
-    case TCP_KEEPINTVL:
-        if (value < 1 || value > 32767)
-            return -EINVAL;
-        t->keep_interval = (uint32_t)value;
-        return 0;
-    case TCP_KEEPCNT:
-        if (value < 1 || value > 127)
-            return -EINVAL;
-        t->keep_count = (uint8_t)value;
-        return 0;
-    default:
-        return -ENOPROTOOPT;
-    }
-}
+static void keepidle_changed(struct stack *s, struct sock *k) { tcp_keepalive_restart(s, tcp_of(k)); }
+
+static const struct sockopt rows[] = {
+    {IPPROTO_TCP, TCP_NODELAY, OPT_STREAM | OPT_SWITCH | OPT_INHERIT, OPT_FIELD(struct tcp, nodelay),
+     .changed = nodelay_changed},
+    {IPPROTO_TCP, TCP_MAXSEG, OPT_STREAM | OPT_READ_ONLY, OPT_FIELD(struct tcp, mss)},
+    {IPPROTO_TCP, TCP_KEEPIDLE, OPT_STREAM | OPT_INHERIT, OPT_FIELD(struct tcp, keep_idle), 1, 32767,
+     .changed = keepidle_changed},
+    {IPPROTO_TCP, TCP_KEEPINTVL, OPT_STREAM | OPT_INHERIT, OPT_FIELD(struct tcp, keep_interval), 1, 32767},
+    {IPPROTO_TCP, TCP_KEEPCNT, OPT_STREAM | OPT_INHERIT, OPT_FIELD(struct tcp, keep_count), 1, 127},
+};
+
+const struct sockopt_table tcp_sockopts = {rows, sizeof rows / sizeof *rows};
 
 void tcp_info(const struct sock *k, struct sock_info *out)
 {

@@ -257,8 +257,6 @@ void tcp_keepalive_restart(struct stack *s, struct tcp *t);
 
 /* sockopt.c */
 void tcp_info(const struct sock *k, struct sock_info *out);
-int64_t tcp_getopt(struct tcp *t, int name);
-int tcp_setopt(struct stack *s, struct tcp *t, int name, int64_t value);
 
 #define TCP_RTO_MIN (200ull * MSEC) /* RFC 6298 says 1 s; every stack in use today has less */
 #define TCP_RTO_MAX (120ull * SECOND)
