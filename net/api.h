@@ -15,6 +15,7 @@ struct reactor; /* sched/api.h */
 struct poller;
 struct stack;
 struct link;
+struct sock_name;
 
 /* --- the stack --------------------------------------------------------------------------------------------------- */
 
@@ -38,9 +39,9 @@ uint64_t stack_run(struct stack *s, uint64_t now);
 int stack_events(struct stack *s, uint64_t *events, unsigned max);
 
 int stack_add_link(struct stack *s, struct link *l); /* the interface index, 1 and up */
-int stack_add_address(struct stack *s, int ifindex, const uint8_t *addr, unsigned prefix);
-/* gateway NULL: on the link itself. */
+/* gateway NULL: on the link itself. remove: -ESRCH. */
 int stack_add_route(struct stack *s, int ifindex, const uint8_t *dest, unsigned prefix, const uint8_t *gateway);
+int stack_remove_route(struct stack *s, int ifindex, const uint8_t *dest, unsigned prefix, const uint8_t *gateway);
 /* The source address that a packet to dest would carry. -ENETUNREACH. */
 int stack_source(struct stack *s, const uint8_t *dest, uint8_t *source);
 
@@ -59,6 +60,89 @@ struct stack_memory {
     uint32_t socket_bytes;            /* bytes one TCP socket takes when idle */
 };
 void stack_memory(struct stack *s, struct stack_memory *out);
+
+/* --- addresses --------------------------------------------------------------------------------------------------- */
+
+/* States, see net/ip/netif.h. */
+#define ADDRESS_TENTATIVE 0
+#define ADDRESS_OPTIMISTIC 1
+#define ADDRESS_PREFERRED 2
+#define ADDRESS_DEPRECATED 3
+#define ADDRESS_DUPLICATE 4 /* somebody else has it: not used, and listed until it is removed */
+
+#define ADDRESS_DETECT 1  /* ask first whether it is free, then announce it (RFC 5227, RFC 4862 5.4) */
+#define ADDRESS_AT_ONCE 2 /* and use it meanwhile (RFC 4429) */
+#define ADDRESS_KEEP 4    /* once it is ours: defended for ever, never given up (RFC 5227 2.4 (c)) */
+#define ADDRESS_NO_ROUTE 8 /* no on-link route to its prefix (RFC 5942) */
+#define ADDRESS_RENEW 16  /* if it is there already: only its lifetimes are new */
+
+#define ORIGIN_STATIC 0
+#define ORIGIN_LINK_LOCAL 1
+#define ORIGIN_SLAAC 2
+
+/* For ever, usable at once, nobody asked. */
+int stack_add_address(struct stack *s, int ifindex, const uint8_t *addr, unsigned prefix);
+/* Lifetimes end at these times (REACTOR_NEVER: never). */
+int stack_set_address(struct stack *s, int ifindex, const uint8_t *addr, unsigned prefix, unsigned flags,
+                      uint64_t preferred_until, uint64_t valid_until);
+int stack_remove_address(struct stack *s, int ifindex, const uint8_t *addr);
+
+struct stack_address {
+    uint8_t addr[16];
+    int32_t ifindex;
+    uint8_t prefix, state, origin;
+    uint8_t rival[6]; /* DUPLICATE: the link address of who has it */
+    uint64_t preferred_until, valid_until;
+};
+/* The first address at or after *cursor; advances it. 1, or 0 at the end. */
+int stack_next_address(struct stack *s, uint64_t *cursor, struct stack_address *out);
+
+/* The neighbour cache: states of RFC 4861 7.3.2. */
+#define NEIGH_NONE 0
+#define NEIGH_INCOMPLETE 1
+#define NEIGH_REACHABLE 2
+#define NEIGH_STALE 3
+#define NEIGH_DELAY 4
+#define NEIGH_PROBE 5
+#define NEIGH_FAILED 6
+
+struct stack_neighbour {
+    uint8_t addr[16];
+    uint8_t mac[6]; /* not in INCOMPLETE, FAILED */
+    uint8_t state, router;
+    int32_t ifindex;
+    uint32_t held; /* packets that wait for it */
+};
+/* The first neighbour at or after *cursor; advances it. 1, or 0 at the end. */
+int stack_next_neighbour(struct stack *s, uint64_t *cursor, struct stack_neighbour *out);
+
+/* How long a second of detection and of router solicitation takes, 1 ms to 1 s: less where the link is known to be fast. */
+int stack_set_pace(struct stack *s, int ifindex, uint64_t ns);
+/* Of IPv4 packets on this interface, 576 to the link's. */
+int stack_set_mtu(struct stack *s, int ifindex, unsigned mtu);
+/* Tell the neighbours where our addresses are: the link has come up again. */
+int stack_announce(struct stack *s, int ifindex);
+
+/* Listen to routers (RFC 4861 6.3): ask for them, take default routes, prefixes, and the rest that they say. */
+#define AUTOCONF_ADDRESSES 1 /* form addresses in their prefixes (RFC 4862 5.5, RFC 7217) */
+#define AUTOCONF_AT_ONCE 2   /* use these, and the link-local one, before it is known that nobody has them (RFC 4429) */
+int stack_autoconf(struct stack *s, int ifindex, unsigned flags);
+
+struct stack_advertised {
+    uint8_t heard;          /* a router has spoken */
+    uint8_t managed, other; /* DHCPv6 has addresses, has other things (RFC 4861 4.2) */
+    uint8_t routers;        /* default routers */
+    uint8_t hop_limit;
+    uint32_t mtu;
+};
+int stack_advertised(struct stack *s, int ifindex, struct stack_advertised *out);
+/* Name servers and search domains that routers gave (RFC 8106), from *cursor on. 1, or 0 at the end. */
+int stack_next_server(struct stack *s, uint64_t *cursor, struct sock_name *out);
+int stack_next_domain(struct stack *s, uint64_t *cursor, char name[254]);
+
+/* Socket id 0 stands for the stack itself: EV_READ, once, after addresses, routers or what routers say have changed;
+ * EV_WRITE, once, when the alarm is due. A stack has one alarm; REACTOR_NEVER turns it off. */
+void stack_set_alarm(struct stack *s, uint64_t when);
 
 /* --- links ------------------------------------------------------------------------------------------------------- */
 

@@ -7,6 +7,9 @@
     X(EthInErrors) /* too short, or of a type that is not spoken here */                                               \
     X(ArpInErrors)                                                                                                     \
     X(NeighFailed) /* packets given up because their next hop did not answer */                                        \
+    X(NeighTableFull) /* neighbours not noted, packets dropped: all entries are in use */                              \
+    X(AddressConflicts) /* somebody else used, or asked for, an address of ours */                                     \
+    X(RouterInfoDropped) /* what routers said, and there is no room for */                                             \
     X(IpInReceives)                                                                                                    \
     X(IpInHdrErrors)                                                                                                   \
     X(IpInAddrErrors)                                                                                                  \

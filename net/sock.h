@@ -26,6 +26,8 @@ struct sock {
     int64_t id;
     uint8_t type; /* SOCK_STREAM, SOCK_DGRAM */
     uint8_t family;
+    uint8_t ttl, hops; /* IP_TTL, IPV6_UNICAST_HOPS; 0: the stack's own */
+    uint8_t discover;  /* IP_PMTUDISC_*: how it treats what is larger than the path */
     uint8_t tos;  /* DSCP and ECN of what it sends (IP_TOS, IPV6_TCLASS); of TCP the ECN bits are the protocol's */
     bool orphan;  /* its owner has let go of it */
     bool v6only, reuseaddr;
@@ -58,6 +60,8 @@ struct sock *sock_new(struct stack *s, size_t size, const struct sock_ops *ops, 
 struct sock *sock_find(struct stack *s, int64_t id); /* NULL: dead, or an orphan */
 void sock_destroy(struct stack *s, struct sock *k);
 void sock_orphan(struct stack *s, struct sock *k); /* its owner has let go: no event will name it any more */
+
+static inline unsigned sock_ttl(const struct sock *k, const struct addr *dst) { return addr_is4(dst) ? k->ttl : k->hops; }
 
 void sock_mark_dirty(struct stack *s, struct sock *k);
 void sock_mark_ready(struct stack *s, struct sock *k);

@@ -21,7 +21,19 @@ static uint64_t poller_run(struct poller *p, uint64_t now) { return stack_run((s
 
 static unsigned poller_events(struct poller *p, uint64_t *out, unsigned max)
 {
-    return sock_collect_events((struct stack *)p, out, max);
+    struct stack *s = (struct stack *)p;
+    unsigned own = 0;
+    if (s->changed)
+        own |= EV_READ;
+    if (s->alarm <= s->now)
+        own |= EV_WRITE;
+    if (!own || !max)
+        return sock_collect_events(s, out, max);
+    s->changed = false;
+    if (own & EV_WRITE)
+        s->alarm = REACTOR_NEVER;
+    out[0] = s->poller.base | own; /* socket id 0 */
+    return 1 + sock_collect_events(s, out + 1, max - 1);
 }
 
 static int add_loopback(struct stack *s)
@@ -49,6 +61,7 @@ int stack_new(struct stack **out, const struct stack_config *config, uint64_t no
     s->poller.run = poller_run;
     s->poller.events = poller_events;
     s->now = now;
+    s->alarm = REACTOR_NEVER;
     s->rng.state = config->seed[0];
     s->key[0] = rng_next(&s->rng) ^ config->seed[1];
     s->key[1] = rng_next(&s->rng);
@@ -73,8 +86,10 @@ void stack_free(struct stack *s)
     sock_table_free(s);
     reass_free(s);
     neigh_free(s);
-    for (unsigned i = 0; i < s->nnetifs; i++)
+    for (unsigned i = 0; i < s->nnetifs; i++) {
+        netif_free(&s->netifs[i]);
         link_free(s->netifs[i].link);
+    }
     free(s->timers.heap);
     pbuf_pool_free(&s->pool);
     free(s);
@@ -96,6 +111,8 @@ uint64_t stack_run(struct stack *s, uint64_t now)
     uint64_t next = s->dirty.head ? now + MSEC : REACTOR_NEVER;
     if (s->timers.count && s->timers.heap[0]->due < next)
         next = s->timers.heap[0]->due;
+    if (s->alarm < next)
+        next = s->alarm;
     for (unsigned i = 0; i < s->nnetifs; i++) {
         uint64_t due = s->netifs[i].link->ops->due(s->netifs[i].link);
         if (due < next)
@@ -106,7 +123,7 @@ uint64_t stack_run(struct stack *s, uint64_t now)
 
 int stack_events(struct stack *s, uint64_t *events, unsigned max)
 {
-    return (int)sock_collect_events(s, events, max);
+    return (int)poller_events(&s->poller, events, max);
 }
 
 int stack_add_link(struct stack *s, struct link *l)
@@ -114,7 +131,7 @@ int stack_add_link(struct stack *s, struct link *l)
     if (s->nnetifs == NETIFS_MAX)
         return -ENOBUFS;
     struct netif *nif = &s->netifs[s->nnetifs];
-    *nif = (struct netif){.stack = s, .link = l, .index = (int)s->nnetifs + 1};
+    netif_init(nif, s, l, (int)s->nnetifs + 1);
     int rc = link_bind(l, &s->poller, &s->pool, ether_input, nif);
     if (rc < 0)
         return rc;
@@ -122,14 +139,16 @@ int stack_add_link(struct stack *s, struct link *l)
     if (!(l->caps & LINK_LOOPBACK)) { /* RFC 4291 2.5.6 and appendix A: the link-local address from the MAC */
         const uint8_t *m = l->mac;
         uint8_t ll[16] = {0xfe, 0x80, 0, 0, 0, 0, 0, 0, m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]};
-        rc = stack_add_address(s, nif->index, ll, 64);
-        if (rc < 0) {
+        struct addr a = addr_from(ll);
+        if (!netif_add(nif, &a, 64, 0, ORIGIN_LINK_LOCAL, &rc)) {
             s->nnetifs--; /* the link stays its owner's */
-            return rc;
+            return -rc;
         }
     }
     return nif->index;
 }
+
+void stack_set_alarm(struct stack *s, uint64_t when) { s->alarm = when; }
 
 int stack_counter_count(void) { return COUNTER_COUNT; }
 

@@ -14,34 +14,24 @@
 
 #include "net/core/addr.h"
 #include "net/counters.h"
+#include "net/ip/netif.h"
 #include "net/link/link.h"
 #include "net/core/pbuf.h"
 #include "net/core/rng.h"
 #include "net/core/timer.h"
 
 #define NETIFS_MAX 8
-#define NETIF_ADDRS_MAX 16
 #define ROUTES_MAX 64
 #define FRAG_IDS 256 /* a power of two */
 #define ICMP_BUCKETS 64
 #define SECOND 1000000000u
 #define MSEC 1000000u
+#define HOPS_DEFAULT 64
 
 struct sock;
 struct sock_table;
 struct neigh_table;
 struct reass;
-
-struct netif {
-    struct stack *stack;
-    struct link *link;
-    int index;
-    struct {
-        struct addr addr;
-        uint8_t bits; /* of 128 */
-    } addrs[NETIF_ADDRS_MAX];
-    unsigned naddrs;
-};
 
 struct route {
     struct addr dest, gateway;
@@ -75,6 +65,8 @@ struct stack {
     struct route routes[ROUTES_MAX]; /* longest prefix first */
     unsigned nroutes;
     struct neigh_table *neighs;
+    bool changed;   /* addresses, routers: Python is to be told once */
+    uint64_t alarm; /* when Python wants to be called, or REACTOR_NEVER */
 
     struct sock_table *socks;
     struct sock_list dirty; /* have something to send */
@@ -112,10 +104,11 @@ struct path {
 };
 /* src any: choose one. False: no route, or no address to send from. */
 bool route_find(struct stack *s, const struct addr *dst, const struct addr *src, struct path *path);
-bool netif_has(const struct netif *nif, const struct addr *a);
-/* 255.255.255.255, or the last address of one of its networks (RFC 1122 3.2.1.3 (c), (d)). */
-bool netif_is_broadcast(const struct netif *nif, const struct addr *a);
+/* bits: of 128. gateway NULL: on the link itself. 0, -ENOBUFS, -ESRCH. */
+int route_add(struct netif *nif, const struct addr *dest, unsigned bits, const struct addr *gateway);
+int route_remove(struct netif *nif, const struct addr *dest, unsigned bits, const struct addr *gateway);
 bool stack_is_local(const struct stack *s, const struct addr *a);
+struct netif *netif_of(struct stack *s, int ifindex); /* NULL: there is none */
 
 /* --- input, each takes p; off: where its header starts --- */
 void ether_input(struct link *l, struct pbuf *p, uint64_t now);
@@ -143,7 +136,7 @@ void nd_input(struct stack *s, struct pbuf *p, const struct ip_meta *m);
 bool ip_csum_ok(const struct pbuf *p, const struct ip_meta *m);
 
 /* --- output, each takes p --- */
-/* p starts at the transport header. 0 or -errno. */
+/* p starts at the transport header. ttl 0: the default. 0 or -errno. */
 int ip_output(struct stack *s, const struct path *path, const struct addr *dst, unsigned proto, unsigned ttl,
               struct pbuf *p);
 /* Leave the transport checksum to the link where it can (p starts at the transport header; field offset from there). */

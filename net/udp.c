@@ -8,7 +8,6 @@
 
 #include "net/core/wire.h"
 
-#define TTL 64
 #define IN_BYTES_MAX (256 * 1024)
 
 static struct udp *udp_of(struct sock *k) { return (struct udp *)k; }
@@ -166,6 +165,6 @@ int64_t sock_sendto(struct stack *s, int64_t id, const uint8_t *data, size_t len
     memcpy(h + UDP_HLEN, data, len);
     ip_csum_fill(&path, &dst, PROTO_UDP, UDP_CSUM, p);
     count(s, C_UdpOutDatagrams);
-    int rc = ip_output(s, &path, &dst, PROTO_UDP, TTL, p);
+    int rc = ip_output(s, &path, &dst, PROTO_UDP, sock_ttl(k, &dst), p);
     return rc < 0 ? rc : (int64_t)len;
 }

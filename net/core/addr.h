@@ -64,6 +64,20 @@ static inline bool addr_match(const struct addr *a, const struct addr *b, unsign
         return false;
     return rest == 0 || ((a->b[whole] ^ b->b[whole]) >> (8 - rest)) == 0;
 }
+/* How many leading bits they have in common. */
+static inline unsigned addr_common_bits(const struct addr *a, const struct addr *b)
+{
+    for (unsigned i = 0; i < 16; i++)
+        if (a->b[i] != b->b[i])
+            return 8 * i + (unsigned)__builtin_clz((unsigned)(a->b[i] ^ b->b[i])) - 24;
+    return 128;
+}
+/* Zero all but the first `bits`. */
+static inline void addr_truncate(struct addr *a, unsigned bits)
+{
+    for (unsigned i = bits; i < 128; i++)
+        a->b[i / 8] &= (uint8_t)~(0x80u >> i % 8);
+}
 /* ff02::1:ffXX:XXXX, where neighbours ask for an address (RFC 4291 2.7.1). */
 static inline struct addr addr_solicited_node(const struct addr *a)
 {

@@ -56,6 +56,7 @@ static inline void put32(uint8_t *p, uint32_t v)
 #define IP4_SRC 12
 #define IP4_DST 16
 #define IP4_HLEN 20
+#define IP4_MIN_MTU 576 /* what every host takes (RFC 1122 3.3.2) */
 #define IP4_DF 0x4000
 #define IP4_MF 0x2000
 #define IP4_OFFMASK 0x1fff
@@ -115,6 +116,8 @@ static inline void put32(uint8_t *p, uint32_t v)
 #define ICMP6_REASM_TIME 1
 #define ICMP6_ECHO 128
 #define ICMP6_ECHO_REPLY 129
+#define ICMP6_RS 133
+#define ICMP6_RA 134
 #define ICMP6_NS 135
 #define ICMP6_NA 136
 #define ICMP6_REDIRECT 137
@@ -127,6 +130,27 @@ static inline void put32(uint8_t *p, uint32_t v)
 #define ND_OPTIONS 24
 #define ND_OPT_SLLA 1
 #define ND_OPT_TLLA 2
+#define ND_OPT_PREFIX 3
+#define ND_OPT_MTU 5
+#define ND_OPT_NONCE 14  /* RFC 3971 5.3.2 */
+#define ND_OPT_ROUTE 24  /* RFC 4191 2.3 */
+#define ND_OPT_RDNSS 25  /* RFC 8106 5.1 */
+#define ND_OPT_DNSSL 31  /* RFC 8106 5.2 */
+#define RA_HOPS 4
+#define RA_FLAGS 5
+#define RA_LIFETIME 6
+#define RA_REACHABLE 8
+#define RA_RETRANS 12
+#define RA_OPTIONS 16
+#define RA_MANAGED 0x80
+#define RA_OTHER 0x40
+#define PREFIX_BITS 2 /* within its option */
+#define PREFIX_FLAGS 3
+#define PREFIX_VALID 4
+#define PREFIX_PREFERRED 8
+#define PREFIX_ADDR 16
+#define PREFIX_ON_LINK 0x80
+#define PREFIX_AUTO 0x40
 #define ND_NA_ROUTER 0x80000000u
 #define ND_NA_SOLICITED 0x40000000u
 #define ND_NA_OVERRIDE 0x20000000u

@@ -9,7 +9,6 @@
 #include "net/core/checksum.h"
 #include "net/core/wire.h"
 
-#define TTL 64
 #define QUOTED_EXTENSIONS_MAX 8
 
 /* What an error is to the program. Hard: nothing else will come; soft: it may pass (RFC 1122 4.2.3.9). */
@@ -51,7 +50,7 @@ void icmp_send(struct stack *s, const struct addr *src, const struct addr *dst, 
     put16(d + ICMP_CSUM, csum_finish(csum_add(sum, d, p->len)));
     count(s, C_IcmpOutMsgs);
     path.fragment = FRAGMENT_HERE;
-    ip_output(s, &path, dst, v4 ? PROTO_ICMP : PROTO_ICMP6, TTL, p);
+    ip_output(s, &path, dst, v4 ? PROTO_ICMP : PROTO_ICMP6, 0, p);
 }
 
 static void echo(struct stack *s, const struct pbuf *p, const struct ip_meta *m, unsigned reply_type)
@@ -163,6 +162,7 @@ void icmp6_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
     case ICMP6_ECHO:
         echo(s, p, m, ICMP6_ECHO_REPLY);
         break;
+    case ICMP6_RA:
     case ICMP6_NS:
     case ICMP6_NA:
         nd_input(s, p, m);

@@ -32,7 +32,7 @@ void ip_emit(struct stack *s, const struct path *path, const struct addr *dst, u
         put16(ip + IP4_TOTAL, len + hlen);
         put16(ip + IP4_ID, id);
         put16(ip + IP4_FRAG, frag);
-        ip[IP4_TTL] = (uint8_t)ttl;
+        ip[IP4_TTL] = ttl ? (uint8_t)ttl : HOPS_DEFAULT;
         ip[IP4_PROTO] = (uint8_t)proto;
         put16(ip + IP4_CSUM, 0);
         memcpy(ip + IP4_SRC, addr_v4(&path->src), 4);
@@ -42,7 +42,7 @@ void ip_emit(struct stack *s, const struct path *path, const struct addr *dst, u
         put32(ip, 6u << 28 | (uint32_t)path->tos << 20);
         put16(ip + IP6_PLEN, len);
         ip[IP6_NEXT] = (uint8_t)proto;
-        ip[IP6_HOPS] = (uint8_t)ttl;
+        ip[IP6_HOPS] = ttl ? (uint8_t)ttl : path->nif->hop_limit; /* RFC 4861 6.3.4: what routers say */
         memcpy(ip + IP6_SRC, path->src.b, 16);
         memcpy(ip + IP6_DST, dst->b, 16);
     }

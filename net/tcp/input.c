@@ -253,6 +253,7 @@ static void acknowledged(struct stack *s, struct tcp *t, const struct segment *g
     tcp_out_acked(s, t, bytes);
     t->backoff = 0;
     t->dupacks = 0;
+    t->progress = true;
     sample.acked = bytes;
     sample.limited = sample.flight >= t->cwnd / 2;
     if (!tcp_recovery_acked(s, t, bytes))

@@ -2,10 +2,10 @@
  * each. It runs once for each dirty socket in a run of the stack, so that many small writes become few segments. */
 #include <errno.h>
 
+#include "net/ip/neigh.h"
 #include "net/tcp/tcp.h"
 #include "net/core/wire.h"
 
-#define TTL 64
 #define BURST_BYTES_MAX 63000 /* payload of one segment that the link cuts: with all headers it stays under 64 KiB */
 #define SEND_FRAGS_MAX (CHANNEL_IOV_MAX - 1)
 
@@ -198,7 +198,7 @@ static bool send_segment(struct stack *s, struct tcp *t, const struct path *path
     ip_csum_fill(path, &t->k.remote, PROTO_TCP, TCP_CSUM, p);
     count(s, C_TcpOutSegs);
     s->counters[C_TcpOutBytes] += plan->len;
-    ip_output(s, path, &t->k.remote, PROTO_TCP, TTL, p);
+    ip_output(s, path, &t->k.remote, PROTO_TCP, sock_ttl(&t->k, &t->k.remote), p);
     return true;
 }
 
@@ -244,6 +244,11 @@ void tcp_output(struct stack *s, struct sock *k)
     struct path path;
     if (!route_find(s, &k->remote, &k->local, &path))
         return; /* its timers will try again, and give up in the end */
+    if (t->progress && s->now - t->confirmed >= SECOND) {
+        neigh_confirm(path.nif, &path.next);
+        t->confirmed = s->now;
+        t->progress = false;
+    }
     uint32_t burst = path.nif->link->caps & LINK_TSO ? BURST_BYTES_MAX : t->mss;
     if (burst < t->mss)
         burst = t->mss;
@@ -291,5 +296,5 @@ void tcp_send_reset(struct stack *s, const struct segment *g, const struct ip_me
     ip_csum_fill(&path, &m->src, PROTO_TCP, TCP_CSUM, p);
     count(s, C_TcpOutRsts);
     count(s, C_TcpOutSegs);
-    ip_output(s, &path, &m->src, PROTO_TCP, TTL, p);
+    ip_output(s, &path, &m->src, PROTO_TCP, 0, p);
 }

@@ -155,6 +155,8 @@ struct tcp {
     uint32_t keep_idle, keep_interval; /* seconds */
     uint8_t keep_count, keep_sent;
     uint64_t last_heard;
+    uint64_t confirmed; /* when the neighbour cache was last told of progress (RFC 4861 7.3.1) */
+    bool progress;      /* the peer took or sent something new since then */
 
     struct tcp *parent, *next_child, *prev_child; /* of a listener, until accepted */
     bool half;                                    /* on its `half`, not its accept queue */
