@@ -290,8 +290,8 @@ struct sock *sock_lookup_connected(struct stack *s, int type, const struct addr 
                                    const struct addr *remote, unsigned rport)
 {
     for (struct sock *k = *connected_bucket(s, type, local, lport, remote, rport); k; k = k->chain)
-        if (k->rport == rport && k->lport == lport && k->type == type && addr_eq(&k->remote, remote) &&
-            addr_eq(&k->local, local))
+        if (k->rport == rport && k->lport == lport && k->type == type && addr_same(&k->remote, remote) &&
+            addr_same(&k->local, local))
             return k;
     return NULL;
 }
@@ -300,7 +300,7 @@ struct sock *sock_lookup_connected(struct stack *s, int type, const struct addr 
 static bool hears(const struct sock *k, const struct addr *addr)
 {
     if (!addr_is_any(&k->local))
-        return addr_eq(&k->local, addr);
+        return addr_same(&k->local, addr);
     return addr_is4(addr) ? k->family == AF_INET || !k->v6only : k->family == AF_INET6;
 }
 
@@ -312,7 +312,7 @@ struct sock *sock_lookup_bound(struct stack *s, int type, const struct addr *loc
     for (struct sock *k = *bound_bucket(s, type, lport); k; k = k->chain) {
         if (k->lport != lport || k->type != type || !hears(k, local))
             continue;
-        if (k->rport && (k->rport != rport || !addr_eq(&k->remote, remote)))
+        if (k->rport && (k->rport != rport || !addr_same(&k->remote, remote)))
             continue;
         int score = 4 * (k->rport != 0) + 2 * !addr_is_any(&k->local) + (addr_is4(local) == (k->family == AF_INET));
         if (score > best_score) {
@@ -405,5 +405,5 @@ void sock_fill_name(const struct sock *k, int which, struct sock_name *out)
     memcpy(out->addr, a->b, 16);
     out->port = which == SOCK_REMOTE ? k->rport : k->lport;
     out->family = k->family;
-    out->ifindex = 0;
+    out->ifindex = a->zone;
 }

@@ -26,6 +26,7 @@ struct sock {
     int64_t id;
     uint8_t type; /* SOCK_STREAM, SOCK_DGRAM */
     uint8_t family;
+    uint32_t ifindex;  /* SO_BINDTOIFINDEX: the only interface it has to do with; the zone of what it is told; 0: any */
     uint8_t ttl, hops; /* IP_TTL, IPV6_UNICAST_HOPS; 0: the stack's own */
     uint8_t discover;  /* IP_PMTUDISC_*: how it treats what is larger than the path */
     uint8_t tos;  /* DSCP and ECN of what it sends (IP_TOS, IPV6_TCLASS); of TCP the ECN bits are the protocol's */

@@ -28,15 +28,16 @@ static bool family_fits(const struct sock *k, const struct addr *a)
 int sock_bind(struct stack *s, int64_t id, const uint8_t *addr, unsigned port)
 {
     struct sock *k = sock_find(s, id);
-    struct addr a = addr_from(addr);
     if (!k)
         return -EBADF;
+    struct addr a = addr_in_zone(addr_from(addr), k->ifindex);
     if (port > 65535 || k->lport || k->rport)
         return -EINVAL;
     if (!family_fits(k, &a))
         return -EAFNOSUPPORT;
     bool anyone = s->config.flags & STACK_ANY_DESTINATION;
-    if (!addr_is_any(&a) && !addr_is_loopback(&a) && !stack_is_local(s, &a) && !anyone)
+    bool group = k->type == SOCK_DGRAM && !addr_is_unicast(&a);
+    if (!addr_is_any(&a) && !addr_is_loopback(&a) && !stack_is_local(s, &a) && !anyone && !group)
         return -EADDRNOTAVAIL;
     if (port && sock_port_taken(s, k, &a, port))
         return -EADDRINUSE;
@@ -51,15 +52,15 @@ int sock_bind(struct stack *s, int64_t id, const uint8_t *addr, unsigned port)
 int sock_connect(struct stack *s, int64_t id, const uint8_t *addr, unsigned port)
 {
     struct sock *k = sock_find(s, id);
-    struct addr a = addr_from(addr);
     if (!k)
         return -EBADF;
+    struct addr a = addr_in_zone(addr_from(addr), k->ifindex);
     if (port < 1 || port > 65535)
         return -EINVAL;
     if (!family_fits(k, &a))
         return -EAFNOSUPPORT;
     if (addr_is_any(&a)) /* as every BSD socket: this host */
-        a = addr_is4(&a) ? addr_from4((const uint8_t[]){127, 0, 0, 1}) : (struct addr){{[15] = 1}};
+        a = addr_is4(&a) ? addr_from4((const uint8_t[]){127, 0, 0, 1}) : (struct addr){.b = {[15] = 1}};
     return k->type == SOCK_STREAM ? tcp_connect(s, tcp_of(k), &a, port) : udp_connect(s, k, &a, port);
 }
 

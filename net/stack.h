@@ -102,8 +102,18 @@ struct path {
     uint8_t fragment;      /* FRAGMENT_*: may a packet larger than that be cut? */
     uint8_t tos;           /* DSCP and ECN (RFC 2474, RFC 3168 5) of what takes it: 0, unless the sender says */
 };
-/* src any: choose one. False: no route, or no address to send from. */
-bool route_find(struct stack *s, const struct addr *dst, const struct addr *src, struct path *path);
+/* src any (or NULL): choose one. ifindex: the only interface that will do, or 0; for who is on the link in any case (a
+ * group, a link-local address) there need be no route then. False: no route, or no address to send from. */
+bool route_find_on(struct stack *s, const struct addr *dst, const struct addr *src, uint32_t ifindex, struct path *path);
+static inline bool route_find(struct stack *s, const struct addr *dst, const struct addr *src, struct path *path)
+{
+    return route_find_on(s, dst, src, 0, path);
+}
+/* The zone of addresses in packets of this interface. On loopback it is not known: all of ours are there. */
+static inline uint32_t zone_of(const struct netif *nif)
+{
+    return nif->link->caps & LINK_LOOPBACK ? 0 : (uint32_t)nif->index;
+}
 /* bits: of 128. gateway NULL: on the link itself. 0, -ENOBUFS, -ESRCH. */
 int route_add(struct netif *nif, const struct addr *dest, unsigned bits, const struct addr *gateway);
 int route_remove(struct netif *nif, const struct addr *dest, unsigned bits, const struct addr *gateway);

@@ -102,8 +102,8 @@ static void error_input(struct stack *s, const struct pbuf *p, const struct ip_m
         count(s, C_IcmpInErrors);
         return;
     }
-    struct addr src = v4 ? addr_from4(ip + IP4_SRC) : addr_from(ip + IP6_SRC);
-    struct addr dst = v4 ? addr_from4(ip + IP4_DST) : addr_from(ip + IP6_DST);
+    struct addr src = v4 ? addr_from4(ip + IP4_SRC) : addr_in_zone(addr_from(ip + IP6_SRC), zone_of(m->nif));
+    struct addr dst = v4 ? addr_from4(ip + IP4_DST) : addr_in_zone(addr_from(ip + IP6_DST), zone_of(m->nif));
     if (proto == PROTO_TCP)
         tcp_icmp_error(s, &src, &dst, ip + at, what.error, mtu);
     else if (proto == PROTO_UDP)

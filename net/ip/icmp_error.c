@@ -64,6 +64,6 @@ void icmp_error(struct stack *s, enum icmp_error what, const struct pbuf *p, con
     /* As much of the packet as fits in the smallest MTU (RFC 1812 4.3.2.3, RFC 4443 2.4(c)). */
     uint32_t whole = p->off - m->ip_off + p->len;
     uint32_t most = v4 ? 576 - IP4_HLEN - ICMP_HLEN : IP6_MIN_MTU - IP6_HLEN - ICMP_HLEN;
-    struct addr any = {{0}};
+    struct addr any = {.zone = 0};
     icmp_send(s, m->to_group ? &any : &m->dst, &m->src, head, p->base + m->ip_off, whole < most ? whole : most);
 }

@@ -231,7 +231,9 @@ void ip6_input(struct netif *nif, struct pbuf *p)
         drop(s, p, C_Ip6InHdrErrors);
         return;
     }
-    struct ip_meta m = {.nif = nif, .src = addr_from(ip + IP6_SRC), .dst = addr_from(ip + IP6_DST), .ip_off = p->off,
+    uint32_t zone = zone_of(nif);
+    struct ip_meta m = {.nif = nif, .ip_off = p->off, .src = addr_in_zone(addr_from(ip + IP6_SRC), zone),
+                        .dst = addr_in_zone(addr_from(ip + IP6_DST), zone),
                         .proto = ip[IP6_NEXT], .pointer = IP6_NEXT, .tos = (uint8_t)(get16(ip) >> 4),
                         .to_group = p->flags & PBUF_GROUP};
     /* A v4-mapped address on the wire would pass for IPv4 inside (RFC 6890: not for use on a network). */

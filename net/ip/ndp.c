@@ -6,7 +6,8 @@
 
 #define ND_HOPS 255
 
-static const struct addr nobody, all_nodes = {{0xff, 2, [15] = 1}}, all_routers = {{0xff, 2, [15] = 2}};
+static const struct addr nobody, all_nodes = {.b = {0xff, 2, [15] = 1}},
+                         all_routers = {.b = {0xff, 2, [15] = 2}};
 
 void nd_send(struct netif *nif, unsigned type, uint32_t flags, const struct addr *src, const struct addr *dst,
              const uint8_t *body, uint32_t body_len)

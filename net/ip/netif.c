@@ -81,7 +81,7 @@ bool netif_is_broadcast(const struct netif *nif, const struct addr *a)
 bool stack_is_local(const struct stack *s, const struct addr *a)
 {
     for (unsigned i = 0; i < s->nnetifs; i++)
-        if (netif_has(&s->netifs[i], a))
+        if ((!a->zone || a->zone == i + 1) && netif_has(&s->netifs[i], a))
             return true;
     return false;
 }

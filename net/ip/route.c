@@ -4,29 +4,45 @@
 #include "net/stack.h"
 #include "net/core/wire.h"
 
-bool route_find(struct stack *s, const struct addr *dst, const struct addr *src, struct path *path)
+/* A packet to dst leaves by nif, through the gateway where there is one. */
+static void go_by(struct path *path, struct netif *nif, const struct addr *from, const struct addr *dst,
+                  const struct addr *gateway)
 {
+    path->nif = nif;
+    path->src = addr_in_zone(*from, (uint32_t)nif->index);
+    path->next = gateway && addr_is_unicast(dst) ? *gateway : *dst; /* a group is on the link, whatever the route says */
+    path->mtu = netif_mtu(nif, addr_is4(dst));
+}
+
+bool route_find_on(struct stack *s, const struct addr *dst, const struct addr *src, uint32_t ifindex, struct path *path)
+{
+    bool given = src && !addr_is_any(src);
     path->tos = 0;
     path->fragment = FRAGMENT_NEVER;
     if (addr_is_loopback(dst) || stack_is_local(s, dst)) {
         path->nif = &s->netifs[0];
-        path->src = src && !addr_is_any(src) ? *src : *dst;
+        path->src = given ? *src : *dst;
         path->next = *dst;
         path->mtu = netif_mtu(path->nif, addr_is4(dst));
         return true;
     }
+    if (!ifindex)
+        ifindex = dst->zone;
     for (unsigned i = 0; i < s->nroutes; i++) {
         const struct route *r = &s->routes[i];
-        if (addr_is4(&r->dest) != addr_is4(dst) || !addr_match(&r->dest, dst, r->bits))
+        if (addr_is4(&r->dest) != addr_is4(dst) || !addr_match(&r->dest, dst, r->bits) ||
+            (ifindex && r->nif->index != (int)ifindex))
             continue;
-        const struct addr *from = src && !addr_is_any(src) ? src : netif_source(r->nif, dst);
+        const struct addr *from = given ? src : netif_source(r->nif, dst);
         if (!from)
             continue;
-        path->nif = r->nif;
-        path->mtu = netif_mtu(r->nif, addr_is4(dst));
-        path->src = *from;
-        /* A group is on the link, whatever the route to it says. */
-        path->next = r->on_link || !addr_is_unicast(dst) ? *dst : r->gateway;
+        go_by(path, r->nif, from, dst, r->on_link ? NULL : &r->gateway);
+        return true;
+    }
+    struct netif *nif = ifindex && (addr_is_linklocal6(dst) || !addr_is_unicast(dst)) ? netif_of(s, (int)ifindex) : NULL;
+    const struct addr *from = !nif ? NULL : given ? src : netif_source(nif, dst);
+    if (from) {
+        go_by(path, nif, from, dst, NULL);
         return true;
     }
     count(s, addr_is4(dst) ? C_IpOutNoRoutes : C_Ip6OutNoRoutes);
