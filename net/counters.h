@@ -43,6 +43,9 @@
     X(IcmpInErrors)                                                                                                    \
     X(IcmpInCsumErrors)                                                                                                \
     X(IcmpOutMsgs)                                                                                                     \
+    X(IgmpInMsgs) /* RFC 5519 */                                                                                       \
+    X(IgmpInErrors)                                                                                                    \
+    X(IgmpOutMsgs)                                                                                                     \
     X(IcmpInRedirects) /* of both families, as all of ICMP here */                                                     \
     X(IcmpOutRateLimitGlobal)                                                                                          \
     X(IcmpOutRateLimitHost)                                                                                            \

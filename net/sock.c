@@ -2,6 +2,7 @@
 #include "net/sock.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 
@@ -89,6 +90,7 @@ struct sock *sock_new(struct stack *s, size_t size, const struct sock_ops *ops, 
     k->family = (uint8_t)family;
     k->want = EV_READ;
     k->linger = -1;
+    k->discover = IP_PMTUDISC_WANT;
     if (family == AF_INET) {
         static const uint8_t any4[4];
         k->local = k->remote = addr_from4(any4);
@@ -304,16 +306,22 @@ static bool hears(const struct sock *k, const struct addr *addr)
     return addr_is4(addr) ? k->family == AF_INET || !k->v6only : k->family == AF_INET6;
 }
 
+struct sock *sock_next_hearing(struct stack *s, struct sock *k, int type, const struct addr *local, unsigned lport,
+                               const struct addr *remote, unsigned rport)
+{
+    for (k = k ? k->chain : *bound_bucket(s, type, lport); k; k = k->chain)
+        if (k->lport == lport && k->type == type && hears(k, local) &&
+            (!k->rport || (k->rport == rport && addr_same(&k->remote, remote))))
+            return k;
+    return NULL;
+}
+
 struct sock *sock_lookup_bound(struct stack *s, int type, const struct addr *local, unsigned lport,
                                const struct addr *remote, unsigned rport)
 {
-    struct sock *best = NULL;
+    struct sock *best = NULL, *k = NULL;
     int best_score = -1;
-    for (struct sock *k = *bound_bucket(s, type, lport); k; k = k->chain) {
-        if (k->lport != lport || k->type != type || !hears(k, local))
-            continue;
-        if (k->rport && (k->rport != rport || !addr_same(&k->remote, remote)))
-            continue;
+    while ((k = sock_next_hearing(s, k, type, local, lport, remote, rport))) {
         int score = 4 * (k->rport != 0) + 2 * !addr_is_any(&k->local) + (addr_is4(local) == (k->family == AF_INET));
         if (score > best_score) {
             best = k;
@@ -329,6 +337,8 @@ bool sock_port_taken(struct stack *s, const struct sock *k, const struct addr *a
 {
     for (struct sock *o = *bound_bucket(s, k->type, port); o; o = o->chain) {
         if (o == k || o->lport != port || o->type != k->type)
+            continue;
+        if (k->type == SOCK_DGRAM && k->reuseaddr && o->reuseaddr) /* several may hear a group (socket(7)) */
             continue;
         /* Two wildcards clash in a family that both hear; else the one must hear the other's address. */
         bool dual = (k->family == AF_INET6 && !k->v6only) || (o->family == AF_INET6 && !o->v6only);

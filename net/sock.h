@@ -31,6 +31,7 @@ struct sock {
     uint8_t discover;  /* IP_PMTUDISC_*: how it treats what is larger than the path */
     uint8_t tos;  /* DSCP and ECN of what it sends (IP_TOS, IPV6_TCLASS); of TCP the ECN bits are the protocol's */
     bool orphan;  /* its owner has let go of it */
+    bool recverr; /* IP_RECVERR: of ICMP errors, all */
     bool v6only, reuseaddr;
     bool hashed;
     uint16_t want; /* EV_READ, EV_WRITE */
@@ -76,6 +77,9 @@ struct sock *sock_lookup_connected(struct stack *s, int type, const struct addr 
                                    const struct addr *remote, unsigned rport);
 /* The best match among bound ones: connected to this remote, then bound to this address, then any. */
 struct sock *sock_lookup_bound(struct stack *s, int type, const struct addr *local, unsigned lport,
+                               const struct addr *remote, unsigned rport);
+/* Each of those that hear it, one after the other: the next after k, the first after NULL. */
+struct sock *sock_next_hearing(struct stack *s, struct sock *k, int type, const struct addr *local, unsigned lport,
                                const struct addr *remote, unsigned rport);
 /* Would binding k to addr:port clash? */
 bool sock_port_taken(struct stack *s, const struct sock *k, const struct addr *addr, unsigned port);

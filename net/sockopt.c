@@ -90,7 +90,7 @@ static const struct sockopt_table common_sockopts = {common_rows, sizeof common_
 
 /* --- by the tables --- */
 
-static const struct sockopt_table *const tables[] = {&tcp_sockopts, &common_sockopts};
+static const struct sockopt_table *const tables[] = {&tcp_sockopts, &common_sockopts, &ip_sockopts};
 #define TABLES (sizeof tables / sizeof *tables)
 
 static bool has(const struct sock *k, const struct sockopt *o)

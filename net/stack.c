@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
+#include "net/ip/group.h"
 #include "net/ip/neigh.h"
 #include "net/ip/reass.h"
 #include "net/tcp/tcp.h"
@@ -61,6 +62,7 @@ int stack_new(struct stack **out, const struct stack_config *config, uint64_t no
     s->poller.run = poller_run;
     s->poller.events = poller_events;
     s->now = now;
+    groups_init(s);
     s->alarm = REACTOR_NEVER;
     s->rng.state = config->seed[0];
     s->key[0] = rng_next(&s->rng) ^ config->seed[1];

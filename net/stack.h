@@ -73,6 +73,7 @@ struct stack {
     struct sock_list ready; /* may have an event to report */
 
     uint32_t time_waits; /* connections in TIME_WAIT */
+    struct timer group_timer;    /* see group.c */
     struct reass *reass;         /* NULL: no fragment has come yet */
     uint32_t frag_ids[FRAG_IDS]; /* see frag_id() */
     uint16_t ip_id;
@@ -140,6 +141,8 @@ void icmp4_input(struct stack *s, struct pbuf *p, const struct ip_meta *m);
 void icmp6_input(struct stack *s, struct pbuf *p, const struct ip_meta *m);
 void udp_input(struct stack *s, struct pbuf *p, const struct ip_meta *m);
 void tcp_input(struct stack *s, struct pbuf *p, const struct ip_meta *m);
+void igmp_input(struct stack *s, const struct pbuf *p, const struct ip_meta *m);
+void mld_input(struct stack *s, const struct pbuf *p, const struct ip_meta *m);
 void nd_input(struct stack *s, struct pbuf *p, const struct ip_meta *m);
 
 /* Is the transport checksum right? Counts nothing. */

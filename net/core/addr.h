@@ -43,6 +43,12 @@ static inline bool addr_is_multicast(const struct addr *a)
 {
     return addr_is4(a) ? (a->b[12] & 0xf0) == 0xe0 : a->b[0] == 0xff;
 }
+/* ff01::1, ff02::1: every host is in these. */
+static inline bool addr_is_all_nodes(const struct addr *a)
+{
+    static const uint8_t rest[14] = {[13] = 1};
+    return a->b[0] == 0xff && (a->b[1] == 1 || a->b[1] == 2) && memcmp(a->b + 2, rest, 14) == 0;
+}
 static inline bool addr_is_broadcast(const struct addr *a)
 {
     static const uint8_t ones[4] = {255, 255, 255, 255};

@@ -79,6 +79,7 @@ static inline void put32(uint8_t *p, uint32_t v)
 
 #define PROTO_HOPOPTS 0
 #define PROTO_ICMP 1
+#define PROTO_IGMP 2
 #define PROTO_TCP 6
 #define PROTO_UDP 17
 #define PROTO_ROUTING 43
@@ -116,6 +117,10 @@ static inline void put32(uint8_t *p, uint32_t v)
 #define ICMP6_REASM_TIME 1
 #define ICMP6_ECHO 128
 #define ICMP6_ECHO_REPLY 129
+#define ICMP6_MLD_QUERY 130
+#define ICMP6_MLD1_REPORT 131
+#define ICMP6_MLD1_DONE 132
+#define ICMP6_MLD2_REPORT 143
 #define ICMP6_RS 133
 #define ICMP6_RA 134
 #define ICMP6_NS 135

@@ -50,14 +50,14 @@ int ip_fragment(struct stack *s, const struct path *path, const struct addr *dst
         bool more = cut.head;
         count(s, v4 ? C_IpFragCreates : C_Ip6FragCreates);
         if (v4) {
-            ip_emit(s, path, dst, proto, ttl, id, off / 8 | (more ? IP4_MF : 0), f);
+            ip_emit(path, dst, proto, ttl, id, off / 8 | (more ? IP4_MF : 0), f);
             continue;
         }
         uint8_t *h = pbuf_push(f, IP6_FRAG_HLEN);
         put16(h + IP6_FRAG_NEXT, proto << 8); /* and a byte that is reserved */
         put16(h + IP6_FRAG_OFF, off | more);
         put32(h + IP6_FRAG_ID, id);
-        ip_emit(s, path, dst, PROTO_FRAGMENT, ttl, 0, 0, f);
+        ip_emit(path, dst, PROTO_FRAGMENT, ttl, 0, 0, f);
     }
     count(s, v4 ? C_IpFragOKs : C_Ip6FragOKs);
     return 0;

@@ -10,8 +10,11 @@ uint32_t frag_id(struct stack *s, const struct addr *src, const struct addr *dst
  * has room for data. */
 int ip_fragment(struct stack *s, const struct path *path, const struct addr *dst, unsigned proto, unsigned ttl,
                 struct pbuf *p);
-/* The IP header in front of p, and out with it. frag: the field of IPv4, with its flags. Takes p. */
-void ip_emit(struct stack *s, const struct path *path, const struct addr *dst, unsigned proto, unsigned ttl, unsigned id,
+/* The IP header in front of p. */
+void ip_header(const struct path *path, const struct addr *dst, unsigned proto, unsigned ttl, unsigned id, unsigned frag,
+               struct pbuf *p);
+/* That, and out with it. frag: the field of IPv4, with its flags. Takes p. */
+void ip_emit(const struct path *path, const struct addr *dst, unsigned proto, unsigned ttl, unsigned id,
              unsigned frag, struct pbuf *p);
 
 #endif

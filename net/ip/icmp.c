@@ -167,6 +167,10 @@ void icmp6_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
     case ICMP6_NA:
         nd_input(s, p, m);
         break;
+    case ICMP6_MLD_QUERY:
+    case ICMP6_MLD1_REPORT:
+        mld_input(s, p, m);
+        break;
     case ICMP6_UNREACH:
         if (code < sizeof unreachable6 / sizeof *unreachable6)
             error_input(s, p, m, unreachable6[code], 0);

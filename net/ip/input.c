@@ -2,6 +2,7 @@
  * exactly as long as its header said, and whole: fragments make a detour through reass.c. */
 #include "net/core/checksum.h"
 #include "net/core/wire.h"
+#include "net/ip/group.h"
 #include "net/ip/reass.h"
 
 #define EXTENSIONS_MAX 8
@@ -23,7 +24,11 @@ static bool accepts(const struct netif *nif, struct ip_meta *m)
         return false;
     if (!from_loopback && stack_is_local(s, &m->src)) /* we did not send that; the answer would come to us, for ever */
         return false;
-    if (addr_is_multicast(&m->dst) || netif_is_broadcast(nif, &m->dst)) {
+    if (addr_is_multicast(&m->dst)) {
+        m->to_group = true;
+        return group_joined(nif, &m->dst) || s->config.flags & STACK_ANY_DESTINATION;
+    }
+    if (netif_is_broadcast(nif, &m->dst)) {
         m->to_group = true;
         return true;
     }
@@ -47,6 +52,12 @@ static void deliver(struct netif *nif, struct pbuf *p, const struct ip_meta *m)
     case PROTO_ICMP:
         if (v4) {
             icmp4_input(s, p, m);
+            break;
+        }
+        goto unknown;
+    case PROTO_IGMP:
+        if (v4) {
+            igmp_input(s, p, m);
             break;
         }
         goto unknown;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "net/ip/group.h"
 #include "net/ip/neigh.h"
 #include "net/core/wire.h"
 #include "net/stack.h"
@@ -33,6 +34,7 @@ void netif_init(struct netif *nif, struct stack *s, struct link *l, int index)
 void netif_free(struct netif *nif)
 {
     router_free(nif);
+    groups_free(nif);
     timer_cancel(&nif->stack->timers, &nif->timer);
 }
 
@@ -140,6 +142,7 @@ struct netif_addr *netif_add(struct netif *nif, const struct addr *addr, unsigne
     *a = (struct netif_addr){.addr = *addr, .bits = (uint8_t)bits, .flags = (uint8_t)flags, .origin = (uint8_t)origin,
                              .state = ADDRESS_PREFERRED, .preferred_until = REACTOR_NEVER, .valid_until = REACTOR_NEVER,
                              .due = REACTOR_NEVER};
+    group_address_added(nif, addr);
     if (flags & ADDRESS_DETECT && !(nif->link->caps & LINK_LOOPBACK))
         detect_start(nif, a);
     return a;
@@ -156,6 +159,7 @@ void netif_set_lifetimes(struct netif *nif, struct netif_addr *a, uint64_t prefe
 
 void netif_remove(struct netif *nif, struct netif_addr *a)
 {
+    group_address_removed(nif, &a->addr);
     if (routed(a))
         route_remove(nif, &a->addr, a->bits, NULL);
     *a = nif->addrs[--nif->naddrs];

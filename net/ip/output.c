@@ -17,8 +17,8 @@ void ip_csum_fill(const struct path *path, const struct addr *dst, unsigned prot
         link_complete_csum(p);
 }
 
-void ip_emit(struct stack *s, const struct path *path, const struct addr *dst, unsigned proto, unsigned ttl, unsigned id,
-             unsigned frag, struct pbuf *p)
+void ip_header(const struct path *path, const struct addr *dst, unsigned proto, unsigned ttl, unsigned id, unsigned frag,
+               struct pbuf *p)
 {
     uint32_t len = pbuf_total(p);
     bool v4 = addr_is4(dst);
@@ -46,7 +46,13 @@ void ip_emit(struct stack *s, const struct path *path, const struct addr *dst, u
         memcpy(ip + IP6_SRC, path->src.b, 16);
         memcpy(ip + IP6_DST, dst->b, 16);
     }
-    neigh_output(path->nif, &path->next, v4 ? ETHERTYPE_IP4 : ETHERTYPE_IP6, p);
+}
+
+void ip_emit(const struct path *path, const struct addr *dst, unsigned proto, unsigned ttl, unsigned id,
+             unsigned frag, struct pbuf *p)
+{
+    ip_header(path, dst, proto, ttl, id, frag, p);
+    neigh_output(path->nif, &path->next, addr_is4(dst) ? ETHERTYPE_IP4 : ETHERTYPE_IP6, p);
 }
 
 int ip_output(struct stack *s, const struct path *path, const struct addr *dst, unsigned proto, unsigned ttl,
@@ -64,7 +70,7 @@ int ip_output(struct stack *s, const struct path *path, const struct addr *dst, 
     }
     count(s, v4 ? C_IpOutRequests : C_Ip6OutRequests);
     /* What cannot be fragmented needs no number of its own (RFC 6864 4.1). */
-    ip_emit(s, path, dst, proto, ttl, !v4 ? 0 : cut ? frag_id(s, &path->src, dst, proto) : s->ip_id++, cut ? 0 : IP4_DF,
+    ip_emit(path, dst, proto, ttl, !v4 ? 0 : cut ? frag_id(s, &path->src, dst, proto) : s->ip_id++, cut ? 0 : IP4_DF,
             p);
     return 0;
 }

@@ -39,7 +39,9 @@ bool route_find_on(struct stack *s, const struct addr *dst, const struct addr *s
         go_by(path, r->nif, from, dst, r->on_link ? NULL : &r->gateway);
         return true;
     }
-    struct netif *nif = ifindex && (addr_is_linklocal6(dst) || !addr_is_unicast(dst)) ? netif_of(s, (int)ifindex) : NULL;
+    /* No route, but on the link in any case; a group goes by the first interface, if none is named. */
+    bool group = addr_is_multicast(dst), on_link = group || addr_is_linklocal6(dst) || addr_is_broadcast(dst);
+    struct netif *nif = on_link ? netif_of(s, ifindex ? (int)ifindex : group ? 2 : 0) : NULL;
     const struct addr *from = !nif ? NULL : given ? src : netif_source(nif, dst);
     if (from) {
         go_by(path, nif, from, dst, NULL);

@@ -14,7 +14,8 @@ everybody else on the wire. Packets are built and taken apart by scapy, which kn
 Sequence numbers are relative: 0 is each side's SYN. ``expect`` is strict about every field it names, about the order,
 and about the time: the frame must have left at the very instant that the clock shows. Every frame that leaves is
 checked for its lengths and checksums. ARP and neighbour solicitations are answered for every address but those in
-``silent``, unless ``neighbours=False``: then they are frames like all others.
+``silent``, unless ``neighbours=False``: then they are frames like all others. Reports of group membership (every IPv6
+address is in one group) are shown to tests that ask for them (``reports=True``).
 
 :meth:`Harness.finish` is the end of every test: nothing unexpected left, and once the sockets are closed and the
 timers have run out, no buffer and no socket remains.
@@ -39,7 +40,7 @@ from libos.errors import check
 from libos.net.stack import Link, SocketInfo, Stack, pack_address, unpack_address
 from libos.rand import Rng
 
-from .packets import AF, ANY, OUR_MAC, OURS, PEER, PEER_MAC, ROUTER, neighbour_answer, parse
+from .packets import AF, ANY, OUR_MAC, OURS, PEER, PEER_MAC, ROUTER, is_report, neighbour_answer, parse
 from .peer import Peer
 
 READ, WRITE, ERROR, REQUEST = 1, 2, 4, 8
@@ -86,6 +87,7 @@ class Harness:
         seed: int = 1,
         neighbours: bool = True,
         routes: bool = True,
+        reports: bool = False,
         **stack: Any,
     ) -> None:
         self.family = family
@@ -101,12 +103,24 @@ class Harness:
         if routes:
             self.stack.add_route(self.ifindex, "0.0.0.0/0", ROUTER[4])
             self.stack.add_route(self.ifindex, "::/0", ROUTER[6])
+        self.hops = 64
         self.answers_neighbours = neighbours
+        self.shows_reports = reports
         self.silent: set[str] = set()
+        self.others: list[Link] = []
         self.sent: list[Sent] = []
         self.owned: list[int] = []
         self.ours, self.their = OURS[family], PEER[family]
         self._counted: dict[str, int] = {}
+
+    def add_link(self, *addresses: str) -> tuple[Link, int]:
+        """One more link, whose frames the test moves by itself; and its index."""
+        link = Link.manual(Rng(9), mac=bytes([2, 0, 0, 0, 1, len(self.others)]))
+        self.others.append(link)
+        index = self.stack.add_link(link)
+        for address in addresses:
+            self.stack.add_address(index, address)
+        return link, index
 
     # --- time ---
 
@@ -139,7 +153,9 @@ class Harness:
         """Take what has left. True: a neighbour was answered."""
         answered = False
         for frame, gso in self.link.drain():
-            packet = parse(frame, checksums=not self.caps & Link.CSUM)
+            packet = parse(frame, checksums=not self.caps & Link.CSUM, hops=self.hops)
+            if is_report(packet) and not self.shows_reports:
+                continue
             answer = neighbour_answer(packet, self.silent) if self.answers_neighbours else None
             if answer is None:
                 self.sent.append(Sent(self.now, packet, gso))
@@ -364,6 +380,8 @@ class Harness:
                 lib.sock_abort(self.handle, id)
             self._run()
             self.after("300s")
+            for link in self.others:
+                link.drain()
             memory = self.stack.memory()
             assert (memory["buffers"], memory["in_use"]) == (0, 0), f"buffers kept: {memory}"
             assert memory["sockets"] == 0, f"sockets kept: {self.stack.sockets()}"
