@@ -184,15 +184,17 @@ int64_t sock_recvfrom(struct stack *s, int64_t id, uint8_t *buf, size_t cap, str
     u->in_bytes -= p->size;
     const uint8_t *ip = p->base + p->mark, *h = pbuf_data(p);
     bool v4 = ip[0] >> 4 == 4;
-    uint32_t zone = zone_of(&s->netifs[p->mark2 - 1]);
+    bool anyone = s->config.flags & STACK_ANY_DESTINATION;
+    uint32_t arrived = anyone ? 0 : p->mark2, zone = anyone ? 0 : zone_of(&s->netifs[p->mark2 - 1]);
     struct addr src = v4 ? addr_from4(ip + IP4_SRC) : addr_in_zone(addr_from(ip + IP6_SRC), zone);
     struct addr dst = v4 ? addr_from4(ip + IP4_DST) : addr_from(ip + IP6_DST);
-    /* Names are of the socket's family (ipv6(7)); a gateway, whose socket is for all addresses, wants the packet's. */
-    uint16_t family = !(s->config.flags & STACK_ANY_DESTINATION) ? k->family : v4 ? AF_INET : AF_INET6;
+    /* Names are of the socket's family (ipv6(7)); a gateway, whose socket is for all addresses, wants the packet's, with
+     * nothing of the interface: they are its table's keys. */
+    uint16_t family = !anyone ? k->family : v4 ? AF_INET : AF_INET6;
     *from = (struct sock_name){.port = get16(h + UDP_SPORT), .family = family, .ifindex = src.zone};
     memcpy(from->addr, src.b, 16);
     if (to) {
-        *to = (struct sock_name){.port = get16(h + UDP_DPORT), .family = family, .ifindex = p->mark2};
+        *to = (struct sock_name){.port = get16(h + UDP_DPORT), .family = family, .ifindex = arrived};
         memcpy(to->addr, dst.b, 16);
     }
     int64_t n = (int64_t)pbuf_copy(p, UDP_HLEN, buf, cap < 65535 ? (uint32_t)cap : 65535);

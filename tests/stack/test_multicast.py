@@ -364,7 +364,7 @@ def r(harness, family):
 
 
 def records(packet):
-    """A report of the newest version: (type, group, sources) of each record, and the groups of ``packet`` are checked."""
+    """(type, group, sources) of each record of a report of the newest version; where it goes is checked."""
     if IP in packet:
         assert packet[IP].dst == "224.0.0.22"
         assert packet.dst == "01:00:5e:00:00:16"
