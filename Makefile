@@ -13,11 +13,11 @@ SANITIZED := tests/stack tests/net tests/sched tests/test_machine.py
 SANITIZE := -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
 .NOTPARALLEL:
-.PHONY: run test soak lint asan fuzz bench doctor clean help
+.PHONY: run test soak lint asan fuzz bench doctor conformance libos-stack clean help
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 run: $(VENV)/examples $(VENV)/native ## boot examples/hello_http.py; Ctrl-C ends it
 	@$(call foreground,$(BIN)/libos run --net user --publish 8080:80 examples/hello_http.py)
@@ -27,6 +27,9 @@ test: $(VENV)/test $(VENV)/native ## all tests (PYTEST_ARGS: more for pytest)
 
 soak: $(VENV)/test $(VENV)/native ## the long tests (root): gigabytes, bad wires, wrk
 	$(BIN)/pytest -m soak $(PYTEST_ARGS)
+
+conformance: ## docs/tcp-conformance.md, from the docstrings of the tests
+	$(PYTHON) tests/conformance/generate.py
 
 lint: $(VENV)/dev $(VENV)/native ## ruff and mypy
 	$(BIN)/ruff check .
@@ -60,6 +63,30 @@ build/fuzz/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h) $(SOURCES)
 
 bench: $(VENV)/test $(VENV)/native ## the echo benchmark (root: all of it)
 	$(BIN)/libos bench echo $(BENCH_ARGS)
+
+# The stack alone, for programs that drive it (docs/driving.md): what its two headers declare is visible, nothing else.
+STACK := build/libos-stack
+STACK_OBJECTS := $(patsubst %.c,$(STACK)/%.o,$(filter %.c,$(SOURCES)))
+
+libos-stack: $(STACK)/libos-stack.so $(STACK)/libos-stack.a $(STACK)/libos-stack.h ## the stack as a C library, in build/libos-stack
+
+$(STACK)/%.o: %.c $(filter %.h,$(SOURCES))
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -g -fPIC -fno-strict-aliasing -Wall -Wextra -Wno-unused-parameter -I. -c -o $@ $<
+
+$(STACK)/libos-stack.so: $(STACK_OBJECTS)
+	echo '{ global: drive_*; stack_*; sock_*; link_*; inet_checksum; local: *; };' > $(STACK)/exports
+	$(CC) -shared -Wl,--version-script=$(STACK)/exports -o $@ $^ -ldl
+
+$(STACK)/libos-stack.a: $(STACK_OBJECTS)
+	$(AR) rcs $@ $^
+
+$(STACK)/libos-stack.h: net/api.h net/drive.h Makefile
+	@mkdir -p $(@D)
+	{ echo '#ifndef LIBOS_STACK_LIBRARY_H'; echo '#define LIBOS_STACK_LIBRARY_H'; \
+	  echo '#include <stddef.h>'; echo '#include <stdint.h>'; echo '#include <sys/socket.h>'; \
+	  echo '#ifdef __cplusplus'; echo 'extern "C" {'; echo '#endif'; cat net/api.h net/drive.h; \
+	  echo '#ifdef __cplusplus'; echo '}'; echo '#endif'; echo '#endif'; } > $@
 
 doctor: $(VENV)/native ## what this host offers
 	@$(BIN)/libos doctor

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -9,8 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from libos.bench.echo import CASES, Case, bench_echo
-from libos.bench.report import ratios_table, rows_table
+from libos.bench.report import Report, ratios_table, rows_table
 from libos.bench.servers import PEERS
+from libos.bench.wire import CASES as WIRES
+from libos.bench.wire import PAIRS, WireReport, bench_wire, wire_table
 from libos.errors import ConfigError, LibosError
 
 __all__ = ["bench"]
@@ -19,6 +23,35 @@ __all__ = ["bench"]
 @click.group()
 def bench() -> None:
     """Measure libos beside the kernel's TCP, asyncio and uvloop, on this host."""
+
+
+@contextlib.contextmanager
+def _progress(runs: int) -> Iterator[Callable[[str], None]]:
+    """A bar on stderr for so many runs; what it gives is told of each when it begins."""
+    columns = TextColumn("{task.description:<36}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("building", total=runs)
+        done = -1
+
+        def progress(what: str) -> None:
+            nonlocal done
+            done += 1
+            bar.update(task, description=what, completed=done)
+
+        yield progress
+        bar.update(task, description="done", total=done + 1, completed=done + 1)
+
+
+def _finish(report: Report | WireReport, out: Console, json_file: Path | None) -> None:
+    """What was left out, the file, the exit status."""
+    for item in report.left_out:
+        out.print(f"left out: {item.what}: {item.why}", style="red" if item.why.startswith("failed") else "yellow")
+    if json_file is not None:
+        json_file.write_text(report.to_json() + "\n")
+    if report.failures:
+        raise LibosError(f"{report.failures} of the measurements failed: see above")
+    if not report.rows:
+        raise LibosError("nothing was measured: see above")
 
 
 def _split(text: str) -> list[str]:
@@ -63,22 +96,8 @@ def echo(json_file: Path | None, cases: str, peers: str, seconds: float, repeat:
     wanted = [Case.parse(text) for text in _split(cases)]
     if json_file is not None:
         json_file.touch()  # not after minutes of work that it cannot be written
-    messages = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description:<36}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=messages
-    )
-    with bar:
-        task = bar.add_task("building", total=len(wanted) * len(chosen) * repeat)
-        done = -1
-
-        def progress(what: str) -> None:
-            nonlocal done
-            done += 1
-            bar.update(task, description=what, completed=done)
-
+    with _progress(len(wanted) * len(chosen) * repeat) as progress:
         report = bench_echo(wanted, chosen, seconds=seconds, repeat=repeat, progress=progress)
-        bar.update(task, description="done", total=done + 1, completed=done + 1)
-
     out = Console()
     if report.rows:
         out.print("\nConnections x bytes. CPU per request: of the server, in total with the client's.")
@@ -86,11 +105,55 @@ def echo(json_file: Path | None, cases: str, peers: str, seconds: float, repeat:
         if (ratios := ratios_table(report)) is not None:
             out.print("Peer / reference: total CPU, p50. Below 1 the peer needs less.")
             out.print(ratios)
-    for item in report.left_out:
-        out.print(f"left out: {item.what}: {item.why}", style="red" if item.why.startswith("failed") else "yellow")
+    _finish(report, out, json_file)
+
+
+@bench.command()
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there.")
+@click.option("--cases", default=",".join(WIRES), show_default=True, help="Which wires, several.")
+@click.option(
+    "--pairs",
+    default=",".join("-".join(pair) for pair in PAIRS),
+    show_default=True,
+    help="Who sends to whom, several.",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0.2, 600), default=5.0, show_default=True, help="Length of one measurement."
+)
+@click.option(
+    "--repeat", type=click.IntRange(1, 1000), default=3, show_default=True, help="Runs of each; medians are reported."
+)
+@click.option("--seed", type=click.IntRange(0, 1 << 32), default=1, show_default=True, help="Of the first run's wire.")
+def wire(json_file: Path | None, cases: str, pairs: str, seconds: float, repeat: int, seed: int) -> None:
+    """One stream over bad wires: the kernel's TCP and libos's, in all four pairs, on the same wire (root).
+
+    Both hosts are network namespaces, joined by libos wire; every pair meets the same wire with the same seed. The
+    figure is what reaches the receiving program, slow start included; in parentheses, divided by kernel to kernel.
+
+    \b
+    rtt1 .. rtt200      a clean wire with a buffer, by its round trip in ms
+    far                 100 ms, 0.01 % loss, 1 Gbit/s
+    loss0.1 .. loss20   lost frames in percent; bursts: 1 % in runs of five
+    reorder, jitter     frames that overtake; duplicate, corrupt
+    narrow, shallow     10 Mbit/s; a buffer of 5 ms
+
+    \b
+    libos bench wire                                          all of it: about 20 minutes
+    libos bench wire --cases far,loss1 --seconds 10 --repeat 5
+    libos bench wire --pairs kernel-kernel,libos-kernel --json now.json
+    """
+    by_name = {"-".join(pair): pair for pair in PAIRS}
+    for option, allowed, given in (("cases", WIRES, cases), ("pairs", by_name, pairs)):
+        for name in _split(given):
+            if name not in allowed:
+                raise ConfigError(f"--{option} {name}: allowed: {', '.join(allowed)}")
     if json_file is not None:
-        json_file.write_text(report.to_json() + "\n")
-    if report.failures:
-        raise LibosError(f"{report.failures} of the measurements failed: see above")
-    if not report.rows:
-        raise LibosError("nothing was measured: see above")
+        json_file.touch()
+    chosen = [by_name[name] for name in _split(pairs)]
+    with _progress(len(_split(cases)) * len(chosen) * repeat) as progress:
+        report = bench_wire(_split(cases), chosen, seconds=seconds, repeat=repeat, seed=seed, progress=progress)
+    out = Console()
+    if report.rows:
+        out.print("\nMbit/s that reach the program; divided by kernel to kernel.")
+        out.print(wire_table(report))
+    _finish(report, out, json_file)

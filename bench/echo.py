@@ -31,7 +31,7 @@ from libos.bench.servers import PEERS, Peer, PeerError, why_not
 from libos.bench.testbed import Testbed
 from libos.errors import ConfigError
 
-__all__ = ["CASES", "Case", "bench_echo", "measure"]
+__all__ = ["CASES", "Case", "bench_echo", "congestion_of_kernel", "measure", "version_of"]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def bench_echo(
     if root is None:
         root = os.geteuid() == 0
     client = build("echo_client")
-    congestion, left_out = _congestion()
+    congestion, left_out = congestion_of_kernel()
     if not root:
         left_out.append(LeftOut("veth pair between namespaces", "needs root: kernel peers ran over the loopback"))
     with Testbed(namespaces=root) as bed:
@@ -132,7 +132,7 @@ def measure(client: Path, peer: Peer, bed: Testbed, case: Case, seconds: float, 
     return sample
 
 
-def _congestion() -> tuple[str, list[LeftOut]]:
+def congestion_of_kernel() -> tuple[str, list[LeftOut]]:
     """cubic on every kernel socket, so that paced and unpaced senders are not compared; else the host's default."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         try:
@@ -154,8 +154,8 @@ def _host(bed: Testbed, congestion: str, seconds: float, repeat: int) -> dict[st
         "client_cpu": bed.cpus[0],
         "server_cpu": bed.cpus[1],
         "python": f"{platform.python_version()} ({Path(sys.executable).resolve()})",
-        "libos": _version("libos"),
-        "uvloop": _version("uvloop"),
+        "libos": version_of("libos"),
+        "uvloop": version_of("uvloop"),
         "compiler": compiler(),
         "kernel_wire": "veth" if bed.namespaces else "loopback",
         "congestion_control": congestion,
@@ -164,7 +164,8 @@ def _host(bed: Testbed, congestion: str, seconds: float, repeat: int) -> dict[st
     }
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """What is installed here, None: nothing."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

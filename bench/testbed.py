@@ -12,25 +12,22 @@ Addresses are from 198.18.0.0/15, which RFC 2544 sets aside for benchmarks.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import socket
 import time
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Protocol
 
-from libos.errors import HostError, os_error
+from libos.errors import HostError
+from libos.net.link.netns import Namespace
 
-__all__ = ["TAP", "TAP_CLIENT", "TAP_PREFIX", "TAP_SERVER", "Here", "Namespace", "Place", "Testbed"]
+__all__ = ["TAP", "TAP_CLIENT", "TAP_PREFIX", "TAP_SERVER", "Here", "Place", "Testbed"]
 
 TAP = "bench0"
 TAP_CLIENT, TAP_SERVER, TAP_PREFIX = "198.18.1.1", "198.18.1.2", 24
 
 _VETH_CLIENT, _VETH_SERVER, _VETH_PREFIX = "198.18.0.1", "198.18.0.2", 24
 _TAP_GONE_LIMIT = 10.0  # seconds
-_CLONE_NEWNET = 0x40000000
-_OWN = "/proc/thread-self/ns/net"
 
 
 class Place(Protocol):
@@ -44,43 +41,6 @@ class Here:
 
     def entered(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
-
-
-class Namespace:
-    """A fresh network namespace without a name. ``fd`` holds it; close() lets it go."""
-
-    def __init__(self) -> None:
-        home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _libc("unshare", _CLONE_NEWNET)
-            try:
-                self.fd = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
-            finally:
-                _libc("setns", home, _CLONE_NEWNET)
-        finally:
-            os.close(home)
-
-    def close(self) -> None:
-        os.close(self.fd)
-
-    @contextlib.contextmanager
-    def entered(self) -> Iterator[None]:
-        """This thread, and the processes and sockets it makes, are inside until the block ends."""
-        home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _libc("setns", self.fd, _CLONE_NEWNET)
-            try:
-                yield
-            finally:
-                _libc("setns", home, _CLONE_NEWNET)
-        finally:
-            os.close(home)
-
-
-def _libc(name: str, *args: int) -> None:
-    """unshare(2) and setns(2): ``os`` has them from Python 3.12 on."""
-    if getattr(ctypes.CDLL(None, use_errno=True), name)(*args) < 0:
-        raise os_error(ctypes.get_errno(), name)
 
 
 class Testbed:
@@ -101,9 +61,9 @@ class Testbed:
             self.address = "127.0.0.1"
             return
         with contextlib.ExitStack() as stack:
-            self.client = client = Namespace()
+            self.client = client = Namespace.new()
             stack.callback(client.close)
-            self.kernel = kernel = Namespace()
+            self.kernel = kernel = Namespace.new()
             stack.callback(kernel.close)
             self.address = _VETH_SERVER
             _join(client, kernel)

@@ -11,8 +11,8 @@ from contextlib import ExitStack
 
 from libos.clock import MonotonicClock
 from libos.net.link.impairment import Impairment
+from libos.net.names.resolver import Resolver
 from libos.net.network import StackNetwork
-from libos.net.resolver import Resolver
 from libos.net.stack import Link, Stack
 from libos.rand import Rng
 from libos.sched.loop import Loop

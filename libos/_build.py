@@ -1,8 +1,9 @@
 """How ``libos._native`` is built: which headers Python sees, which C files stand behind them.
 
 Each layer has one ``api.h``. It is plain C (opaque structs, prototypes, integer constants), and it is given to cffi
-as it stands, so what a layer offers to Python can be read on one page. Everything else in a layer's C is
-private to it, or offered to the layers below in the import order by its other headers.
+as it stands, so what a layer offers to Python can be read on one page. ``net/drive.h`` is one more, for those who drive
+a stack from outside. Everything else in a layer's C is private to it, or offered to the layers below in the import
+order by its other headers.
 
 ``LIBOS_CFLAGS`` adds compiler flags: ``make asan`` uses it for the sanitizers.
 """
@@ -16,14 +17,15 @@ from cffi import FFI
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ("sched", "net")
+HEADERS = ("sched/api.h", "net/api.h", "net/drive.h")
 
 ffi = FFI()
-for layer in LAYERS:
-    ffi.cdef((ROOT / layer / "api.h").read_text())
+for header in HEADERS:
+    ffi.cdef((ROOT / header).read_text())
 
 ffi.set_source(
     "libos._native",
-    "#include <stdint.h>\n#include <stddef.h>\n" + "".join(f'#include "{layer}/api.h"\n' for layer in LAYERS),
+    "#include <stdint.h>\n#include <stddef.h>\n" + "".join(f'#include "{header}"\n' for header in HEADERS),
     sources=sorted(str(path.relative_to(ROOT)) for layer in LAYERS for path in (ROOT / layer).rglob("*.c")),
     depends=sorted(str(path.relative_to(ROOT)) for layer in LAYERS for path in (ROOT / layer).rglob("*.h")),
     include_dirs=[str(ROOT)],

@@ -89,8 +89,8 @@ class RunCommand(click.Command):
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
-def _option(*names: str, metavar: str, help: str, several: bool = False) -> Decorator:
-    return click.option(*names, metavar=metavar, help=help, multiple=several)
+def _option(*names: str, metavar: str, help: str, several: bool = False, required: bool = False) -> Decorator:
+    return click.option(*names, metavar=metavar, help=help, multiple=several, required=required)
 
 
 @cli.command(cls=RunCommand)
@@ -108,6 +108,9 @@ def _option(*names: str, metavar: str, help: str, several: bool = False) -> Deco
 @_option("--ip", metavar="ADDR/PREFIX", several=True, help="The machine's addresses, v4 and v6. Several.")
 @_option("--gateway", metavar="ADDR", several=True, help="Default route; one for v4, one for v6.")
 @_option("--dns", metavar="ADDR", several=True, help="Name servers. Several.")
+@_option("--search", metavar="DOMAIN", several=True, help="Where to look for short names. Several.")
+@_option("--hosts", metavar="NAME=ADDR", several=True, help="A name that needs no name server. Several.")
+@_option("--hosts-file", metavar="FILE", help="More of them, in the format of /etc/hosts.")
 @_option("--mtu", metavar="BYTES", help="Largest IP packet. Default: 65520 on user, 1500 on tap.")
 @_option("--tap", metavar="NAME", help="Name of the TAP device. One that exists is taken as it is.")
 @_option("--spin-us", metavar="N", help="Poll so long before blocking: lower latency, one core busy.")
@@ -148,6 +151,51 @@ def run(file: str | None, module: str | None, program: tuple[str, ...], **settin
     config = configure(*sources, Source.command_line(settings))
     what = Program(program[0], program[1:]) if module is None else Program(module, program, module=True)
     sys.exit(launch(what, config, booted=print_booted, ended=print_summary))
+
+
+@cli.command()
+@_option(
+    "--a", metavar="NAME[@NETNS]", help="One end: a TAP device, in a network namespace where wanted.", required=True
+)
+@_option("--b", metavar="NAME[@NETNS]", help="The other end.", required=True)
+@_option("--impair", metavar="WHAT", help="How bad it is, both ways: as libos run --impair, and see below.")
+@_option("--a-to-b", metavar="WHAT", help="How bad it is that way, instead.")
+@_option("--b-to-a", metavar="WHAT", help="How bad it is that way, instead.")
+@_option("--mtu", metavar="BYTES", help="Of both devices. Default: 1500.")
+@_option(
+    "--seed", metavar="N", help="Makes the same choices for the n-th frame of each direction. Default: some number."
+)
+@_option("--duration", metavar="SECONDS", help="Default: until Ctrl-C.")
+@_option("--spin-us", metavar="N", help="Poll so long before blocking: precise to some microseconds, one core busy.")
+@_option("--reactor", metavar="auto|io_uring|epoll", help="Where to wait.")
+@_option("--pcap", metavar="FILE", help="Write what A sends and what reaches it there (libpcap's format).")
+@_option("--pcap-b", metavar="FILE", help="The same of B.")
+@_option("--json", "json_to", metavar="FILE", help="Write the figures there at the end; - is standard output.")
+def wire(**options: str | None) -> None:
+    """Join two TAP devices by a bad wire, in real time (root).
+
+    \b
+    ip netns add left; ip netns add right
+    libos wire --a w0@left --b w0@right --impair loss=1%,delay=10ms,rate=100mbit,buffer=50ms
+    ip -n left addr add 10.9.0.1/24 dev w0; ip -n right addr add 10.9.0.2/24 dev w0
+    ip netns exec left ping 10.9.0.2
+
+    \b
+    loss=2%,burst=3       lost frames; in runs of that mean length
+    delay=5ms,jitter=1ms  on the way; order=keep: jitter reorders nothing
+    reorder=5%            frames that overtake all that is delayed
+    duplicate=1%          frames that come twice; corrupt=0.1%: with one bit flipped
+    rate=100mbit          what the line carries, and the buffer in front of it, which drops at its tail:
+    buffer=20ms           a time, or bytes (buffer=256K); bucket=64K: sent at once after a pause
+    queue=10000           frames held at most, those on the way included
+
+    A wire that loses, counts or reorders frames takes none larger than the MTU; one that only delays takes segments
+    of 64 KiB whole.
+    """
+    from libos.wire import plan_of, run_wire
+
+    plan, settings = plan_of(options)
+    run_wire(plan, **settings)
 
 
 @cli.command()

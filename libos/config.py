@@ -24,7 +24,18 @@ from msgspec import Meta
 from libos.errors import ConfigError
 from libos.net.link.impairment import Impairment
 
-__all__ = ["Address", "Interface", "MachineConfig", "Publish", "Size", "Source", "configure", "read_toml"]
+__all__ = [
+    "Address",
+    "Domain",
+    "HostTable",
+    "Interface",
+    "MachineConfig",
+    "Publish",
+    "Size",
+    "Source",
+    "configure",
+    "read_toml",
+]
 
 
 class Address(str):
@@ -50,6 +61,42 @@ class Interface(str):
         if not slash or not prefix.isdecimal():
             raise ValueError("no prefix length")
         return cls(ipaddress.ip_interface(f"{address}/{int(prefix)}"))
+
+
+class Domain(str):
+    """A domain name, without a dot at its end."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Domain:
+        if len(text) > 253 or not re.fullmatch(r"(?!-)[\w-]{1,63}(\.(?!-)[\w-]{1,63})*\.?", text):
+            raise ValueError("not a domain name")
+        return cls(text.rstrip(".").lower())
+
+
+class HostTable(tuple[tuple[str, str], ...]):
+    """Names with their addresses: ``{"db.test": ["10.0.0.5", "fd00::5"]}``, or ``db.test=10.0.0.5`` several times."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: Mapping[str, str | list[str]] | list[str] | tuple[str, ...] | str) -> HostTable:
+        if isinstance(value, str):
+            value = [value]
+        items = value.items() if isinstance(value, Mapping) else [part.partition("=")[::2] for part in value]
+        return cls(
+            (Domain.parse(name), Address.parse(address.strip()))
+            for name, addresses in items
+            for address in (addresses.split(",") if isinstance(addresses, str) else addresses)
+        )
+
+    def addresses(self) -> dict[str, list[str]]:
+        """By name."""
+        table: dict[str, list[str]] = {}
+        for name, address in self:
+            table.setdefault(name, []).append(address)
+        return table
 
 
 class Size(int):
@@ -95,26 +142,45 @@ _TIME = MappingProxyType({"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9})
 _RATE = MappingProxyType({"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9})
 
 
+IMPAIRMENT = (
+    "loss=2%,burst=3,delay=5ms,jitter=1ms,order=keep,reorder=5%,duplicate=1%,corrupt=0.1%,rate=100mbit,buffer=20ms,"
+    "bucket=64K,queue=1000,seed=7"
+)
+
+
 def parse_impairment(value: str | Mapping[str, object]) -> Impairment:
-    """``loss=2%,delay=5ms,jitter=1ms,reorder=5%,duplicate=1%,corrupt=0.1%,rate=100mbit,queue=1000,seed=7``, or the same
-    as a TOML table."""
+    """What ``IMPAIRMENT`` shows, or the same as a TOML table. ``buffer`` and ``bucket`` are times, or sizes that the
+    rate turns into times."""
     if isinstance(value, str):
         items = [(key.strip(), text.strip()) for key, _, text in (part.partition("=") for part in value.split(","))]
     else:
         items = [(key, str(text)) for key, text in value.items()]
     settings: dict[str, Any] = {}
-    for key, text in items:
+    for key, text in sorted(items, key=lambda item: item[0] != "rate"):  # the rate first, for what counts by it
         if key in ("loss", "reorder", "duplicate", "corrupt"):
             settings[key] = _number(text, {"%": 10_000}, limit=1_000_000) / 1e6
         elif key in ("delay", "jitter"):
             settings[key] = _number(text, _TIME)
         elif key == "rate":
             settings[key] = _number(text, _RATE)
-        elif key in ("queue", "seed") and text.isdecimal():
+        elif key in ("buffer", "bucket"):
+            settings[key] = _time_at(text, settings.get("rate", 0))
+        elif key == "order" and text == "keep":
+            settings["keep_order"] = True
+        elif key in ("burst", "queue", "seed") and text.isdecimal():
             settings[key] = int(text)
         else:
             raise ValueError(f"{key}={text} is no impairment")
     return Impairment(**settings)
+
+
+def _time_at(text: str, rate: int) -> int:
+    """A time, or the time that so many bytes take at ``rate``: ns."""
+    if re.fullmatch(r"[\d.]+\s*(ns|us|ms|s)", text):
+        return _number(text, _TIME)
+    if not rate:
+        raise ValueError(f"{text!r} is no time, and for a size there must be a rate")
+    return Size.parse(text) * 8 * 10**9 // rate
 
 
 def _number(text: str, units: Mapping[str, int], limit: int = 2**63) -> int:
@@ -137,6 +203,14 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ip: Annotated[tuple[Interface, ...], Meta(description="ADDR/PREFIX, as 10.0.0.2/24 or fd00::2/64")] = ()
     gateway: Annotated[tuple[Address, ...], Meta(description="an IPv4 or IPv6 address, at most one of each")] = ()
     dns: Annotated[tuple[Address, ...], Meta(description="IPv4 or IPv6 addresses of name servers")] = ()
+    search: Annotated[tuple[Domain, ...], Meta(description="domains, as example.org")] = ()
+    ndots: Annotated[
+        int, Meta(ge=0, le=15, description="0 to 15 (dots from which on a name is tried as it is first)")
+    ] = 1
+    hosts: Annotated[
+        HostTable, Meta(description="a table of names, each with an address or a list of them, or NAME=ADDR[,ADDR]")
+    ] = HostTable()
+    hosts_file: Annotated[str, Meta(description="the name of a file as /etc/hosts")] = ""
     mtu: Annotated[Annotated[int, Meta(ge=1280, le=65520)] | None, Meta(description="1280 to 65520 (bytes)")] = (
         None  # the world's
     )
@@ -146,9 +220,7 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     pcap: Annotated[str, Meta(description="the name of a file to write")] = ""
     impair: Annotated[
         Impairment | None,
-        Meta(
-            description="loss=2%,delay=5ms,jitter=1ms,reorder=5%,duplicate=1%,corrupt=0.1%,rate=100mbit,queue=1000,seed=7"
-        ),
+        Meta(description=IMPAIRMENT),
     ] = None
     memory: Annotated[Size, Meta(description="bytes, or a number with K, M or G; at least 16M")] = Size(256 << 20)
     sockets: Annotated[int, Meta(ge=16, le=1 << 20, description="16 to 1048576")] = 65536
@@ -203,13 +275,15 @@ _PARSERS: Mapping[str, Callable[[Any], object]] = MappingProxyType(
         "ip": Interface.parse,
         "gateway": Address.parse,
         "dns": Address.parse,
+        "search": Domain.parse,
+        "hosts": HostTable.parse,
         "impair": parse_impairment,
         "memory": Size.parse,
         "rcvbuf": Size.parse,
         "sndbuf": Size.parse,
     }
 )
-_SEVERAL = frozenset({"publish", "ip", "gateway", "dns"})
+_SEVERAL = frozenset({"publish", "ip", "gateway", "dns", "search"})
 
 # What a type cannot say.
 _LIMITS: Mapping[str, Callable[[Any], object]] = MappingProxyType(
@@ -217,6 +291,7 @@ _LIMITS: Mapping[str, Callable[[Any], object]] = MappingProxyType(
         "gateway": lambda addresses: len({":" in address for address in addresses}) == len(addresses),
         "tap": lambda name: re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", name),
         "pcap": lambda name: name and "\0" not in name,
+        "hosts_file": lambda name: name and "\0" not in name,
         "memory": lambda size: 16 << 20 <= size < 1 << 48,  # a TAP alone keeps 4 MiB ready to receive into
         "rcvbuf": lambda size: 4 << 10 <= size <= 64 << 20,
         "sndbuf": lambda size: 4 << 10 <= size <= 64 << 20,

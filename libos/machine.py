@@ -31,6 +31,7 @@ from libos.sched.loop import Loop
 from libos.sched.reactor import Reactor
 
 if TYPE_CHECKING:
+    from libos.net.names.hosts import Hosts
     from libos.net.network import StackNetwork
     from libos.net.stack import Link, Stack
     from libos.net.user.gateway import Gateway
@@ -87,6 +88,19 @@ def _free(interface: Any, first: int, *taken: object) -> Any:
     raise ConfigError(f"ip {interface}: allowed: a subnet with room for a gateway and a name server (/29, /125)")
 
 
+def _hosts(config: MachineConfig) -> Hosts:
+    from libos.net.names.hosts import Hosts, read_hosts
+
+    text = ""
+    if config.hosts_file:
+        try:
+            with open(config.hosts_file, encoding="utf-8", errors="replace") as file:
+                text = file.read()
+        except OSError as error:
+            raise ConfigError(f"hosts-file {config.hosts_file}: {error.strerror}") from None
+    return Hosts(config.hosts.addresses(), read_hosts(text))
+
+
 class Machine:
     """Boots at once. ``clock`` and ``rng`` are its only sources of time and randomness.
 
@@ -119,9 +133,10 @@ class Machine:
 
     def _boot_network(self, undo: ExitStack) -> None:
         # Imported here, for a machine in world `host` needs none of it.
+        from libos.net.names.resolver import Resolver
         from libos.net.network import StackNetwork
-        from libos.net.resolver import Resolver
         from libos.net.stack import Stack
+        from libos.net.user.resolvconf import host_names
 
         config, plan = self.config, self.plan
         self.stack = Stack(
@@ -139,7 +154,14 @@ class Machine:
             self.stack.add_address(ifindex, interface)
         for gateway in plan.gateway:
             self.stack.add_route(ifindex, "::/0" if ":" in gateway else "0.0.0.0/0", gateway)
-        resolver = Resolver(self.rng.fork(), servers=config.dns or plan.dns)
+        search: tuple[str, ...] = config.search
+        ndots = config.ndots
+        if config.net == "user" and not config.dns and not search:  # its server is the host's, so are its short names
+            host = host_names()
+            search, ndots = host.search, max(ndots, host.ndots)
+        resolver = Resolver(
+            self.rng.fork(), servers=config.dns or plan.dns, search=search, ndots=ndots, hosts=_hosts(config)
+        )
         self.network = StackNetwork(self.stack, self.reactor, resolver=resolver)
         undo.callback(self.network.close)
         if self.gateway is not None:
@@ -163,7 +185,8 @@ class Machine:
                 guard.pop_all()
             undo.callback(link.close)
             return link
-        from libos.net.user.gateway import Gateway, host_nameserver
+        from libos.net.user.gateway import Gateway
+        from libos.net.user.resolvconf import host_names
 
         if whole:
             ours, far = Link.pair(self.rng, mtu=config.mtu or PAIR_MTU)
@@ -178,7 +201,7 @@ class Machine:
             addresses=plan.peer,
             guest=[interface.partition("/")[0] for interface in plan.ip],
             dns=plan.dns,
-            nameserver=host_nameserver(),
+            nameserver=host_names().nameserver,
             publish=config.publish,
         )
         undo.callback(self.gateway.close)

@@ -20,6 +20,7 @@ struct sock_name;
 /* --- the stack --------------------------------------------------------------------------------------------------- */
 
 #define STACK_ANY_DESTINATION 1 /* a gateway: takes packets for every address as its own */
+#define STACK_NO_REPORTS 2      /* tells nobody which groups it has joined: there is no multicast router */
 
 struct stack_config {
     uint64_t seed[2];       /* keys every hash and every random choice */
@@ -165,14 +166,39 @@ int link_new_manual(struct link **out, unsigned mtu, unsigned caps, const uint8_
 /* Wrappers: take over `inner`. */
 int link_new_pcap(struct link **out, struct link *inner, int fd, uint64_t epoch_offset, unsigned snaplen);
 
+#define IMPAIR_KEEP_ORDER 1 /* jitter delays, and reorders nothing */
+
 struct impairment {
     uint32_t loss_ppm, reorder_ppm, duplicate_ppm, corrupt_ppm; /* parts per million of frames */
-    uint32_t queue;                                             /* frames held at most */
+    uint32_t burst;                                             /* mean length of a run of losses, 0: independent ones */
+    uint32_t queue;                                             /* frames held at most, those under way included */
+    uint32_t flags;                                             /* IMPAIR_* */
     uint64_t delay_ns, jitter_ns;                               /* each way */
     uint64_t rate_bps;                                          /* bits a second, 0: no limit */
+    uint64_t buffer_ns;                                         /* what may wait for the line, as time; 0: no limit */
+    uint64_t bucket_ns;                                         /* idle time that the line can make good at once */
     uint64_t seed[2];
 };
 int link_new_impair(struct link **out, struct link *inner, const struct impairment *how);
+
+/* A wire: two links joined, each way with an impairment of its own. A poller; or driven by hand, with wire_run(). Owns the links
+ * once it is made. memory: bytes of frames held at most. wire_start() begins to receive. */
+struct wire;
+struct line_stats {
+    uint64_t in_packets, in_bytes, out_packets, out_bytes;
+    uint64_t lost, duplicated, corrupted, reordered; /* by choice */
+    uint64_t dropped;                                /* the line's buffer or the queue was full */
+    uint64_t refused;                                /* a device would not take a frame, or there was no memory */
+    uint64_t held;                                   /* under way now */
+    uint64_t late_ns, latest_ns;                     /* after they were due, frames came out: in all, and at worst */
+};
+int wire_new(struct wire **out, struct link *a, struct link *b, const struct impairment *a_to_b,
+             const struct impairment *b_to_a, uint64_t memory);
+int wire_start(struct wire *w);
+void wire_free(struct wire *w); /* detached from its reactor */
+struct poller *wire_poller(struct wire *w);
+uint64_t wire_run(struct wire *w, uint64_t now);                    /* the next deadline */
+void wire_stats(struct wire *w, int from, struct line_stats *out);  /* from 0: a to b */
 
 void link_free(struct link *l); /* only of a link that no stack owns */
 void link_stats(struct link *l, struct link_stats *out);

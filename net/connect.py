@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import os
 import socket
 import ssl as ssl_module
-from asyncio import staggered
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from libos.net.endpoint import start_endpoint
-from libos.net.resolver import AddrInfo
+from libos.net.names.addrinfo import AddrInfo
+from libos.net.race import race
 from libos.net.sockets import StackSocket
 
 if TYPE_CHECKING:
@@ -123,8 +124,8 @@ async def _connect_first(
     all_errors: bool,
 ) -> StackSocket:
     """The first of the addresses that answers: one after the other, or staggered (RFC 8305)."""
-    errors: list[OSError] = []
-    attempts = [functools.partial(_connect, network, loop, info, local, errors) for info in infos]
+    accounts: list[list[OSError]] = []  # of each attempt, in the order of their beginnings
+    attempts = [functools.partial(_connect, network, loop, info, local, accounts) for info in infos]
     sock: StackSocket | None = None
     if delay is None:
         for attempt in attempts:
@@ -134,9 +135,10 @@ async def _connect_first(
             except OSError:
                 continue
     else:
-        sock, _, _ = await staggered.staggered_race(attempts, delay, loop=loop)
+        sock = await race(loop, attempts, delay, StackSocket.close)
     if sock is not None:
         return sock
+    errors = [error for account in accounts for error in account]
     try:
         if all_errors:
             raise ExceptionGroup("create_connection failed", errors)
@@ -144,7 +146,7 @@ async def _connect_first(
             raise errors[0]
         raise OSError("Multiple exceptions: {}".format(", ".join(map(str, errors))))
     finally:
-        errors = []  # break the cycle through the traceback
+        errors, accounts = [], []  # break the cycle through the traceback
 
 
 async def _connect(
@@ -152,14 +154,16 @@ async def _connect(
     loop: asyncio.AbstractEventLoop,
     info: AddrInfo,
     local: Sequence[AddrInfo] | None,
-    errors: list[OSError],
+    accounts: list[list[OSError]],
 ) -> StackSocket:
     family, kind, proto, _, address = info
+    errors: list[OSError] = []
+    accounts.append(errors)
     sock: StackSocket | None = None
     try:
         sock = network.socket(family, kind | socket.SOCK_NONBLOCK, proto)
         if local is not None:
-            _bind_first(network, sock, local)
+            _bind_first(sock, local, errors)
         await network.sock_connect(loop, sock, address)
     except BaseException as exc:
         if sock is not None:
@@ -170,8 +174,8 @@ async def _connect(
     return sock
 
 
-def _bind_first(network: StackNetwork, sock: StackSocket, local: Sequence[AddrInfo]) -> None:
-    error = OSError(f"no matching local address with family={sock.family!r} found")
+def _bind_first(sock: StackSocket, local: Sequence[AddrInfo], errors: list[OSError]) -> None:
+    """To the first local address of the socket's family that can be had. Refusals before it go to ``errors``."""
     for family, _, _, _, address in local:
         if family != sock.family:
             continue
@@ -179,8 +183,8 @@ def _bind_first(network: StackNetwork, sock: StackSocket, local: Sequence[AddrIn
             sock.bind(address)
             return
         except OSError as exc:
-            error = bind_error(exc, address)
-    raise error
+            errors.append(bind_error(exc, address))
+    raise errors.pop() if errors else OSError(f"no matching local address with family={sock.family!r} found")
 
 
 def check_socket(sock: Any, kind: socket.SocketKind) -> None:
@@ -202,7 +206,9 @@ def check_tls(ssl: Any, hostname: str | None, handshake_timeout: float | None, s
 
 
 def bind_error(exc: OSError, address: Any) -> OSError:
-    return OSError(exc.errno, f"error while attempting to bind on address {address!r}: {str(exc.strerror).lower()}")
+    return OSError(
+        exc.errno, f"error while attempting to bind on address {address!r}: {os.strerror(exc.errno or 0).lower()}"
+    )
 
 
 def _interleave(infos: Sequence[AddrInfo], first: int) -> list[AddrInfo]:

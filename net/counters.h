@@ -73,6 +73,20 @@
     X(TcpExtTCPOFODrop)                                                                                                \
     X(TcpExtTCPRcvQDrop)                                                                                               \
     X(TcpExtTCPFastRetrans)                                                                                            \
+    X(TcpExtTCPSackRecovery)                                                                                           \
+    X(TcpExtTCPRenoRecovery)                                                                                           \
+    X(TcpExtTCPSACKReneging)                                                                                           \
+    X(TcpExtTCPSACKReorder)                                                                                            \
+    X(TcpExtTCPLostRetransmit)                                                                                         \
+    X(TcpExtTCPLossProbes)                                                                                             \
+    X(TcpExtTCPLossProbeRecovery)                                                                                      \
+    X(TcpExtTCPFullUndo)                                                                                               \
+    X(TcpExtTCPLossUndo)                                                                                               \
+    X(TcpExtTCPDSACKUndo)                                                                                              \
+    X(TcpExtTCPSpuriousRTOs)                                                                                           \
+    X(TcpExtTCPDSACKRecv)                                                                                              \
+    X(TcpExtTCPDSACKOldSent)                                                                                           \
+    X(TcpExtTCPDSACKOfoSent)                                                                                           \
     X(TcpExtTCPTimeouts)                                                                                               \
     X(TcpExtTCPWinProbe)                                                                                               \
     X(TcpExtTCPKeepAlive)                                                                                              \

@@ -18,7 +18,7 @@ from libos._native import ffi, lib
 from libos.errors import os_error
 from libos.net.connect import ProtocolFactory, check_socket
 from libos.net.endpoint import EndpointTransport, start_endpoint
-from libos.net.names import Address
+from libos.net.sockaddr import Address
 from libos.net.sockets import EV_ERROR, EV_GONE, EV_READ, EV_WRITE, StackSocket
 
 if TYPE_CHECKING:

@@ -12,20 +12,23 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import socket
 import ssl as ssl_module
 from asyncio import sslproto
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from libos._native import ffi
+from libos._native import ffi, lib
 from libos.errors import os_error
 from libos.net.connect import connect_accepted_socket, create_connection
 from libos.net.datagrams import create_datagram_endpoint
-from libos.net.names import Address, Names, is_numeric
-from libos.net.resolver import AddrInfo, Resolver
+from libos.net.names.addrinfo import AddrInfo, family_of
+from libos.net.names.resolver import Resolver
 from libos.net.server import StackServer, create_server
+from libos.net.sockaddr import Address, Names, is_numeric
 from libos.net.sockets import EV_GONE, EV_READ, EV_WRITE, StackSocket
+from libos.net.stack import pack_address, unpack_address
 from libos.net.transport import StackTransport
 
 if TYPE_CHECKING:
@@ -115,6 +118,24 @@ class StackNetwork:
         )
         StackTransport(loop, self, sock, tls, server=server)
         return tls._app_transport  # type: ignore[no-any-return]
+
+    # --- what the resolver asks ------------------------------------------------------------------------------------
+
+    def configured_families(self) -> set[int]:
+        """Of which it has an address, loopback aside."""
+        return {family_of(interface) for interface in self.stack.addresses}
+
+    def source(self, address: str) -> tuple[str, int, bool] | None:
+        """The address that a packet to ``address`` would carry, the length of its prefix, whether it is deprecated;
+        None: no way there."""
+        raw = ffi.new("uint8_t[16]")
+        if lib.stack_source(self.handle, pack_address(address), raw) < 0:
+            return None
+        own = unpack_address(bytes(raw))
+        for interface in map(ipaddress.ip_interface, self.stack.addresses):
+            if str(interface.ip) == own:
+                return own, interface.network.prefixlen, False
+        return own, 128, False  # loopback
 
     # --- asyncio: connections, servers, datagrams: each in a file of its own ---------------------------------------
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from libos._native import lib
 from libos.errors import os_error
 from libos.net.connect import ProtocolFactory, bind_error, check_socket, check_tls
-from libos.net.resolver import AddrInfo
+from libos.net.names.addrinfo import AddrInfo
 from libos.net.sockets import EV_ERROR, EV_GONE, EV_READ, StackSocket
 
 if TYPE_CHECKING:

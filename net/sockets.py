@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from libos._native import ffi, lib
 from libos.errors import WorldError, check, os_error
-from libos.net.names import Address
+from libos.net.sockaddr import Address
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer

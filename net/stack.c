@@ -68,6 +68,7 @@ int stack_new(struct stack **out, const struct stack_config *config, uint64_t no
     s->key[0] = rng_next(&s->rng) ^ config->seed[1];
     s->key[1] = rng_next(&s->rng);
     s->ip_id = (uint16_t)rng_next(&s->rng);
+    sent_pool_init(&s->sent, config->memory);
     int rc = pbuf_pool_init(&s->pool, config->memory);
     if (rc == 0)
         rc = neigh_init(s);
@@ -94,6 +95,7 @@ void stack_free(struct stack *s)
     }
     free(s->timers.heap);
     pbuf_pool_free(&s->pool);
+    sent_pool_free(&s->sent);
     free(s);
 }
 
@@ -138,7 +140,7 @@ int stack_add_link(struct stack *s, struct link *l)
     if (rc < 0)
         return rc;
     s->nnetifs++;
-    if (!(l->caps & LINK_LOOPBACK)) { /* RFC 4291 2.5.6 and appendix A: the link-local address from the MAC */
+    if (!(l->caps & (LINK_LOOPBACK | LINK_NOARP))) { /* RFC 4291 2.5.6 and appendix A: the link-local address from the MAC */
         const uint8_t *m = l->mac;
         uint8_t ll[16] = {0xfe, 0x80, 0, 0, 0, 0, 0, 0, m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]};
         struct addr a = addr_from(ll);

@@ -19,6 +19,7 @@
 #include "net/core/pbuf.h"
 #include "net/core/rng.h"
 #include "net/core/timer.h"
+#include "net/tcp/scoreboard.h"
 
 #define NETIFS_MAX 8
 #define ROUTES_MAX 64
@@ -71,6 +72,7 @@ struct stack {
     struct sock_table *socks;
     struct sock_list dirty; /* have something to send */
     struct sock_list ready; /* may have an event to report */
+    struct sent_pool sent;  /* records of what TCP has under way */
 
     uint32_t time_waits; /* connections in TIME_WAIT */
     struct timer group_timer;    /* see group.c */

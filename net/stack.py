@@ -22,6 +22,7 @@ __all__ = [
     "SocketInfo",
     "Stack",
     "pack_address",
+    "pack_impairment",
     "parse_interface",
     "unpack_address",
     "unpack_name",
@@ -91,6 +92,28 @@ def _mac(rng: Rng) -> bytes:
     return bytes(raw)
 
 
+def pack_impairment(how: Impairment, rng: Rng) -> Any:
+    """``struct impairment``. Without a seed of its own, ``rng`` gives one."""
+    return ffi.new(
+        "struct impairment *",
+        {
+            "loss_ppm": round(how.loss * 1e6),
+            "burst": how.burst,
+            "reorder_ppm": round(how.reorder * 1e6),
+            "duplicate_ppm": round(how.duplicate * 1e6),
+            "corrupt_ppm": round(how.corrupt * 1e6),
+            "queue": how.queue,
+            "flags": lib.IMPAIR_KEEP_ORDER if how.keep_order else 0,
+            "delay_ns": how.delay,
+            "jitter_ns": how.jitter,
+            "rate_bps": how.rate,
+            "buffer_ns": how.buffer,
+            "bucket_ns": how.bucket,
+            "seed": rng.seed128() if how.seed is None else (how.seed & (1 << 64) - 1, how.seed >> 64),
+        },
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class SocketInfo:
     """One row of ``ss``: queues in bytes, times in ns, windows in bytes."""
@@ -155,23 +178,8 @@ class Link:
 
     def with_impairment(self, how: Impairment, rng: Rng) -> Link:
         """This link, made worse."""
-        seed = rng.seed128() if how.seed is None else (how.seed & (1 << 64) - 1, how.seed >> 64)
-        raw = ffi.new(
-            "struct impairment *",
-            {
-                "loss_ppm": round(how.loss * 1e6),
-                "reorder_ppm": round(how.reorder * 1e6),
-                "duplicate_ppm": round(how.duplicate * 1e6),
-                "corrupt_ppm": round(how.corrupt * 1e6),
-                "queue": how.queue,
-                "delay_ns": how.delay,
-                "jitter_ns": how.jitter,
-                "rate_bps": how.rate,
-                "seed": seed,
-            },
-        )
         out = ffi.new("struct link **")
-        check(lib.link_new_impair(out, self._handle, raw))
+        check(lib.link_new_impair(out, self._handle, pack_impairment(how, rng)))
         self._owned = False
         return Link(out[0], self.mac)
 
@@ -215,6 +223,7 @@ class Stack:
     """One host's TCP/IP. ``handle`` is what ``lib.sock_*`` take; ``poller`` is what a reactor attaches."""
 
     ANY_DESTINATION = 1
+    NO_REPORTS = 2
 
     def __init__(
         self,
@@ -226,6 +235,7 @@ class Stack:
         rcvbuf: int = 1 << 20,
         sndbuf: int = 1 << 20,
         any_destination: bool = False,
+        reports: bool = True,
     ) -> None:
         config = ffi.new(
             "struct stack_config *",
@@ -235,7 +245,7 @@ class Stack:
                 "sockets": sockets,
                 "rcvbuf": rcvbuf,
                 "sndbuf": sndbuf,
-                "flags": self.ANY_DESTINATION if any_destination else 0,
+                "flags": (self.ANY_DESTINATION if any_destination else 0) | (0 if reports else self.NO_REPORTS),
             },
         )
         out = ffi.new("struct stack **")
@@ -243,6 +253,13 @@ class Stack:
         self.handle: Any = out[0]
         self.poller: Any = lib.stack_poller(self.handle)
         self.addresses: list[str] = []
+
+    @classmethod
+    def view(cls, handle: Any) -> Stack:
+        """Somebody else's stack, to look at: for its owner to close."""
+        stack = cls.__new__(cls)
+        stack.handle, stack.poller, stack.addresses = handle, None, []
+        return stack
 
     def add_link(self, link: Link) -> int:
         """Take the link over; its interface index."""

@@ -37,6 +37,10 @@ def test_defaults_are_an_unprivileged_machine() -> None:
         ("publish", "8080:80", (Publish(None, 8080, 80),)),
         ("publish", ["0.0.0.0:8080:80/tcp", "[::1]:53:53/udp"], None),
         ("publish", "0:80", (Publish(None, 0, 80),)),
+        ("search", ["Example.ORG.", "corp"], ("example.org", "corp")),
+        ("ndots", "5", 5),
+        ("hosts", {"DB.test": "10.0.0.5", "web": ["10.0.0.6", "FD00::6"]}, None),
+        ("hosts", ["db.test=10.0.0.5", "web=10.0.0.6, fd00::6"], None),
         ("reactor", "epoll", "epoll"),
         ("seed", "7", 7),
         ("seed", None, None),
@@ -45,13 +49,28 @@ def test_defaults_are_an_unprivileged_machine() -> None:
         (
             "impair",
             "reorder=5%,duplicate=1%,corrupt=0.1%,jitter=100us,rate=100mbit,queue=7,seed=1",
-            Impairment(0, 0.05, 0.01, 0.001, 0, 100_000, 100_000_000, 7, 1),
+            Impairment(reorder=0.05, duplicate=0.01, corrupt=0.001, jitter=100_000, rate=100_000_000, queue=7, seed=1),
+        ),
+        (
+            "impair",
+            "loss=1%,burst=3,jitter=1ms,order=keep,buffer=125K,rate=1mbit,bucket=2ms",
+            Impairment(
+                loss=0.01,
+                burst=3,
+                jitter=10**6,
+                keep_order=True,
+                buffer=125 * 1024 * 8 * 1000,
+                rate=10**6,
+                bucket=2 * 10**6,
+            ),
         ),
     ],
 )
 def test_accepts(key: str, given: Any, wanted: Any) -> None:
     if wanted is None and key == "publish":
         wanted = (Publish("0.0.0.0", 8080, 80), Publish("::1", 53, 53, "udp"))
+    if wanted is None and key == "hosts":
+        wanted = (("db.test", "10.0.0.5"), ("web", "10.0.0.6"), ("web", "fd00::6"))
     assert getattr(configure(**{key: given}), key.replace("-", "_")) == wanted
 
 
@@ -92,6 +111,13 @@ def test_accepts(key: str, given: Any, wanted: Any) -> None:
         ("mtuu", 5, "unknown key 'mtuu', did you mean 'mtu'?"),
         ("spinus", 5, "did you mean 'spin_us'?"),
         ("zzz", 5, "the keys are net, publish"),
+        ("search", "not a domain", "domains, as example.org"),
+        ("ndots", 16, "0 to 15"),
+        ("hosts", {"db.test": "10.0.0"}, "a table of names"),
+        ("hosts", {"-": "10.0.0.1"}, "a table of names"),
+        ("hosts", ["db.test"], "a table of names"),
+        ("hosts", 7, "a table of names"),
+        ("hosts-file", "", "the name of a file"),
     ],
 )
 def test_refuses_with_key_value_and_what_is_allowed(key: str, given: Any, says: str) -> None:

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from libos.errors import WorldError
+from libos.net.names.addrinfo import AddrInfo
 from libos.net.network import StackNetwork
-from libos.net.resolver import AddrInfo
 from libos.net.sockets import StackSocket
 
 __all__ = ["installed"]

@@ -31,7 +31,9 @@ struct pbuf {
     uint8_t class;
     uint8_t flags;
     uint16_t gso_size;                /* payload bytes of each segment it stands for; 0: one */
-    uint16_t csum_start, csum_offset; /* from the start of the frame; from csum_start */
+    /* From the start of the frame; from csum_start. Received, with PBUF_CSUM_OK: not 0 where the field still holds what it
+     * did under PBUF_CSUM_PARTIAL, which matters to who sends the frame on. */
+    uint16_t csum_start, csum_offset;
     /* Who holds it may use these: TCP, the sequence number of its first byte; UDP, its addresses' place. */
     uint32_t mark;
     uint32_t mark2;
@@ -83,6 +85,14 @@ static inline uint32_t pbuf_total(const struct pbuf *p)
     for (; p; p = p->frag)
         n += p->len;
     return n;
+}
+/* What a device is still to do, from one packet to another with the same bytes. */
+static inline void pbuf_copy_offloads(struct pbuf *to, const struct pbuf *from)
+{
+    to->flags = from->flags;
+    to->gso_size = from->gso_size;
+    to->csum_start = from->csum_start;
+    to->csum_offset = from->csum_offset;
 }
 /* Copies up to len bytes of the packet from offset off; returns how many there were. */
 uint32_t pbuf_copy(const struct pbuf *p, uint32_t off, uint8_t *to, uint32_t len);

@@ -24,6 +24,12 @@ static bool is_silent(const struct addr *a)
     return addr_is4(a) ? addr_eq(a, &all_hosts) : (a->b[1] & 15) < 2 || (addr_is_all_nodes(a));
 }
 
+/* Has anybody to be told of it? */
+static bool is_reported(const struct netif *nif, const struct addr *a)
+{
+    return !is_silent(a) && !(nif->link->caps & LINK_LOOPBACK) && !(nif->stack->config.flags & STACK_NO_REPORTS);
+}
+
 static struct group_set *set_of(struct netif *nif)
 {
     if (!nif->groups && (nif->groups = calloc(1, sizeof *nif->groups)))
@@ -155,7 +161,7 @@ static void refilter(struct netif *nif, struct group *g)
             if (!source_of(g, &m->sources[i]) && belongs(g, exclude, &m->sources[i]))
                 changed |= add_source(g, &m->sources[i], times);
     forget_sources(g, false);
-    if (changed && !is_silent(&g->addr) && !(nif->link->caps & LINK_LOOPBACK)) {
+    if (changed && is_reported(nif, &g->addr)) {
         g->report_at = nif->stack->now;
         wake(nif, g->report_at);
     }
@@ -340,7 +346,7 @@ static uint64_t run_family(struct netif *nif, bool v4)
             continue;
         if (g->report_at <= now)
             tell_change(nif, &r, g);
-        if ((answer_all || g->answer_at <= now) && is_wanted(g) && !is_silent(&g->addr)) {
+        if ((answer_all || g->answer_at <= now) && is_wanted(g) && is_reported(nif, &g->addr)) {
             if (group_version(nif, v4) < GROUP_V3)
                 group_send_old(nif, &g->addr, group_version(nif, v4), false);
             else
@@ -424,7 +430,7 @@ static void asked_for(struct group *g, const struct group_query *q, bool v4, uin
 void group_queried(struct netif *nif, bool v4, const struct group_query *q)
 {
     struct stack *s = nif->stack;
-    if (!nif->groups || nif->link->caps & LINK_LOOPBACK)
+    if (!nif->groups || s->config.flags & STACK_NO_REPORTS)
         return;
     struct group_family *f = &nif->groups->family[!v4];
     if (q->version == GROUP_V3 && q->robustness)
@@ -442,7 +448,7 @@ void group_queried(struct netif *nif, bool v4, const struct group_query *q)
         return;
     }
     for (struct group *g = nif->groups->first; g; g = g->next) {
-        if (addr_is4(&g->addr) != v4 || !is_wanted(g) || is_silent(&g->addr) || !(general || addr_eq(&g->addr, &q->group)))
+        if (addr_is4(&g->addr) != v4 || !is_wanted(g) || !is_reported(nif, &g->addr) || !(general || addr_eq(&g->addr, &q->group)))
             continue;
         /* Of older versions each group has a delay of its own (RFC 2236 3). */
         asked_for(g, q, v4, general ? s->now + some_time(s, q->max_delay) : due);

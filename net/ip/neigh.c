@@ -278,7 +278,7 @@ void neigh_output(struct netif *nif, const struct addr *next, unsigned ethertype
 {
     struct stack *s = nif->stack;
     uint8_t mac[6];
-    if (nif->link->caps & LINK_LOOPBACK) {
+    if (nif->link->caps & (LINK_LOOPBACK | LINK_NOARP)) {
         ether_output(nif, nif->link->mac, ethertype, p);
         return;
     }

@@ -45,6 +45,12 @@ void link_complete_csum(struct pbuf *p)
     p->flags &= (uint8_t)~PBUF_CSUM_PARTIAL;
 }
 
+void link_unfilled_csum(struct pbuf *p)
+{
+    if (p->flags & PBUF_CSUM_OK && p->csum_start)
+        p->flags = (uint8_t)((p->flags & ~PBUF_CSUM_OK) | PBUF_CSUM_PARTIAL);
+}
+
 uint64_t link_never_due(const struct link *l)
 {
     (void)l;

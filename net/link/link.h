@@ -14,6 +14,7 @@
 #include "sched/reactor.h"
 
 #define LINK_LOOPBACK 0x8000 /* a capability that only loopback has: no neighbours on it */
+#define LINK_NOARP 0x4000    /* point to point: whoever has the address, the link knows the way (IFF_NOARP) */
 
 struct link_ops {
     /* Takes p, one frame. */
@@ -62,6 +63,9 @@ void link_deliver(struct link *l, struct pbuf *p, uint64_t now);
 void link_drop_tx(struct link *l, struct pbuf *p);
 /* Fill in a partial checksum, for a link that cannot. */
 void link_complete_csum(struct pbuf *p);
+
+/* A received frame that is to be sent on: what its sender left to the device is still to be done (see pbuf.h, csum_start). */
+void link_unfilled_csum(struct pbuf *p);
 
 /* The link that every stack has to itself. */
 int link_new_loopback(struct link **out, unsigned queue);

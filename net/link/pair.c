@@ -29,10 +29,9 @@ static void end_xmit(struct link *l, struct pbuf *p, uint64_t now)
     }
     pbuf_copy(p, 0, pbuf_data(copy), len);
     copy->len = len;
-    copy->gso_size = p->gso_size;
+    pbuf_copy_offloads(copy, p);
     /* A partial checksum never left this process: nothing can have damaged what it covers. */
-    if (p->flags & PBUF_CSUM_PARTIAL)
-        copy->flags = PBUF_CSUM_OK;
+    copy->flags = p->flags & PBUF_CSUM_PARTIAL ? PBUF_CSUM_OK : 0;
     pbuf_free(l->pool, p);
     queue_push(&to->in, copy);
     if (to->link.poller)

@@ -20,7 +20,7 @@ __all__ = ["add_address", "set_up"]
 _NLMSG_ERROR = 2
 _RTM_NEWLINK, _RTM_NEWADDR = 16, 20
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_CREATE, _NLM_F_REPLACE = 0x1, 0x4, 0x400, 0x100
-_IFLA_MTU = 4
+_IFLA_MTU, _IFLA_TXQLEN = 4, 13
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD = 0x02
 _IFF_UP = 1
@@ -29,9 +29,10 @@ _LINK = struct.Struct("=BxHiII")  # ifinfomsg
 _ADDRESS = struct.Struct("=BBBBI")  # ifaddrmsg
 
 
-def set_up(index: int, mtu: int) -> None:
-    """Set the MTU and bring the interface up. OSError: what the kernel says."""
-    _request(_RTM_NEWLINK, 0, _LINK.pack(socket.AF_UNSPEC, 0, index, _IFF_UP, _IFF_UP) + _attribute(_IFLA_MTU, mtu))
+def set_up(index: int, mtu: int, queue: int | None = None) -> None:
+    """Set the MTU (and how many frames may wait to be sent), bring the interface up. OSError: what the kernel says."""
+    body = _LINK.pack(socket.AF_UNSPEC, 0, index, _IFF_UP, _IFF_UP) + _attribute(_IFLA_MTU, mtu)
+    _request(_RTM_NEWLINK, 0, body if queue is None else body + _attribute(_IFLA_TXQLEN, queue))
 
 
 def add_address(index: int, interface: ipaddress.IPv4Interface | ipaddress.IPv6Interface) -> None:

@@ -93,6 +93,10 @@ static void tap_received(struct channel *c, void *cookie, int len)
     }
     p->flags = flags;
     p->gso_size = gso;
+    if (vnet[0] & VNET_NEEDS_CSUM) {
+        p->csum_start = host16(vnet + 6);
+        p->csum_offset = host16(vnet + 8);
+    }
     link_deliver(&t->link, p, reactor_now(t->reactor));
 }
 

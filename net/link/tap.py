@@ -60,11 +60,19 @@ class Tap:
     caps: int
 
 
-def open_tap(name: str = "", *, addresses: Sequence[str] = (), mtu: int = 1500, segments: bool = True) -> Tap:
+def open_tap(
+    name: str = "",
+    *,
+    addresses: Sequence[str] = (),
+    mtu: int = 1500,
+    segments: bool = True,
+    queue: int | None = None,
+) -> Tap:
     """Create (or open, where it exists and may be used) the TAP ``name``; empty: the kernel picks ``tap0`` and so on.
 
     ``addresses`` are the host's, with prefix (``10.42.0.1/24``); the device is up when this returns. Without
-    ``segments`` no frame is larger than the MTU, either way.
+    ``segments`` no frame is larger than the MTU, either way. ``queue``: frames that the kernel keeps for us at most,
+    before it drops (its default is 1000).
     """
     interfaces = [ipaddress.ip_interface(address) for address in addresses]
     if len(name.encode()) >= _IFNAMSIZ:
@@ -81,8 +89,8 @@ def open_tap(name: str = "", *, addresses: Sequence[str] = (), mtu: int = 1500, 
         fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", _VNET_HEADER_SIZE))
         caps = _set_offloads(fd, segments)
         index = socket.if_nametoindex(actual)
-        if not _is_up(actual, mtu):
-            set_up(index, mtu)
+        if queue is not None or not _is_up(actual, mtu):
+            set_up(index, mtu, queue)
         for interface in interfaces:
             add_address(index, interface)
     except OSError as exc:

@@ -62,6 +62,8 @@ void tcp_rtt_sample(struct tcp *t, uint64_t rtt)
     if (!t->srtt) { /* RFC 6298 2.2 */
         t->srtt = rtt ? rtt : 1;
         t->rttvar = rtt / 2;
+        if (!t->min_rtt) /* the handshake's */
+            t->min_rtt = t->srtt;
     } else { /* 2.3 */
         uint64_t err = rtt > t->srtt ? rtt - t->srtt : t->srtt - rtt;
         t->rttvar = t->rttvar - t->rttvar / 4 + err / 4;

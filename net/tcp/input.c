@@ -64,6 +64,7 @@ void tcp_take_syn(struct stack *s, struct tcp *t, const struct segment *g)
     t->ts_ok = g->has_ts;
     if (g->has_ts)
         take_timestamp(s, t, g);
+    t->sack_ok = g->sack_permitted;
     t->ws_ok = g->wscale >= 0;
     if (t->ws_ok)
         t->shift_out = (uint8_t)g->wscale;
@@ -158,6 +159,14 @@ static void answer_stray(struct stack *s, struct tcp *t, const struct segment *g
     t->ack_now = true;
 }
 
+/* RFC 2883 4: what came before says so, in the next ACK. */
+static void twice(struct stack *s, struct tcp *t, seq_t left, seq_t right)
+{
+    if (t->sack_ok && seq_lt(left, right))
+        count(s, C_TcpExtTCPDSACKOldSent);
+    tcp_sack_duplicate(t, left, right);
+}
+
 /* First, the sequence number (3.10.7.4, RFC 7323 5.3). False: drop it. */
 static bool acceptable(struct stack *s, struct tcp *t, const struct segment *g)
 {
@@ -178,16 +187,19 @@ static bool acceptable(struct stack *s, struct tcp *t, const struct segment *g)
                                 : wnd > 0 && seq_lt(g->seq, t->rcv_adv) && seq_gt(end, t->rcv_nxt);
     if (ok || (wnd == 0 && seq_eq(g->seq, t->rcv_nxt))) /* a window probe: its ACK counts, its data will not fit */
         return true;
+    if (seq_le(end, t->rcv_nxt) && g->len)
+        twice(s, t, g->seq, seq_add(g->seq, g->len));
     answer_stray(s, t, g);
     return false;
 }
 
 /* Cut off what lies outside the window: p's own window becomes what is new and fits. */
-static void trim(struct tcp *t, struct segment *g)
+static void trim(struct stack *s, struct tcp *t, struct segment *g)
 {
     if (seq_lt(g->seq, t->rcv_nxt)) {
         uint32_t old = (uint32_t)seq_diff(t->rcv_nxt, g->seq);
         uint32_t cut = old < g->len ? old : g->len;
+        twice(s, t, g->seq, seq_add(g->seq, cut));
         pbuf_pull(g->p, cut);
         g->len -= cut;
         g->seq = seq_add(g->seq, cut);
@@ -227,23 +239,10 @@ static void update_window(struct stack *s, struct tcp *t, const struct segment *
     }
 }
 
-/* New data is acknowledged up to g->ack. */
-static void acknowledged(struct stack *s, struct tcp *t, const struct segment *g)
+/* New data is acknowledged up to g->ack: it leaves the queue. How much of the sequence space that was. */
+static uint32_t acknowledged(struct stack *s, struct tcp *t, const struct segment *g)
 {
-    uint32_t acked = (uint32_t)seq_diff(g->ack, t->snd_una), bytes = acked;
-    bool fin_acked = t->fin_sent && seq_eq(g->ack, t->snd_max);
-    struct ack_sample sample = {.now = s->now, .flight = (uint32_t)seq_diff(t->snd_max, t->snd_una)};
-    bytes -= fin_acked;
-    if (t->rtt_timing && seq_ge(g->ack, t->rtt_seq)) {
-        tcp_rtt_sample(t, s->now - t->rtt_start);
-        t->rtt_timing = false;
-    } else if (!t->rtt_timing && t->ts_ok && (int32_t)(g->tsecr - tcp_timestamp(t, t->last_sent)) >= 0 &&
-               (int32_t)(tcp_timestamp(t, s->now) - g->tsecr) >= 0) {
-        /* After a retransmission only the timestamp tells which copy was heard (RFC 7323 4); one that is older than
-         * the last copy may have waited at the peer for a lost ACK, and one from the future is none of ours. */
-        uint32_t ms = tcp_timestamp(t, s->now) - g->tsecr;
-        tcp_rtt_sample(t, (ms ? ms : 1) * (uint64_t)MSEC);
-    }
+    uint32_t acked = (uint32_t)seq_diff(g->ack, t->snd_una), bytes = acked - (t->fin_sent && seq_eq(g->ack, t->snd_max));
     if (bytes > t->out_bytes) /* cannot be, while snd_max is right; then rather lose a count than the process */
         bytes = t->out_bytes;
     bool was_full = t->out_bytes > t->out_limit / 3 * 2;
@@ -251,24 +250,12 @@ static void acknowledged(struct stack *s, struct tcp *t, const struct segment *g
     if (seq_lt(t->snd_nxt, t->snd_una))
         t->snd_nxt = t->snd_una;
     tcp_out_acked(s, t, bytes);
-    t->backoff = 0;
-    t->dupacks = 0;
     t->progress = true;
-    sample.acked = bytes;
-    sample.limited = sample.flight >= t->cwnd / 2;
-    if (!tcp_recovery_acked(s, t, bytes))
-        t->cong->acked(t, &sample);
-    /* RFC 6298 5.2, 5.3 */
-    if (seq_eq(t->snd_una, t->snd_max))
-        tcp_timer_stop(t, T_REXMT);
-    else
-        tcp_timer_set(s, t, T_REXMT, s->now + t->rto);
     if (t->out_bytes || t->fin_wanted)
         sock_mark_dirty(s, &t->k);
     if (was_full || t->k.want & EV_WRITE)
         sock_mark_ready(s, &t->k);
-    if (fin_acked)
-        tcp_on(s, t, ON_FIN_ACKED);
+    return acked;
 }
 
 /* Fifth, the ACK field (3.10.7.4). False: drop the segment. */
@@ -295,15 +282,15 @@ static bool take_ack(struct stack *s, struct tcp *t, const struct segment *g, co
         challenge(s, t);
         return false;
     }
-    bool window_same = g->wnd << t->shift_out == t->snd_wnd;
-    if (seq_gt(g->ack, t->snd_una)) {
-        acknowledged(s, t, g);
-    } else if (seq_eq(g->ack, t->snd_una) && g->len == 0 && window_same && !(g->flags & TH_FIN) &&
-               !seq_eq(t->snd_una, t->snd_max)) { /* RFC 5681 2: DUPLICATE ACKNOWLEDGMENT */
-        tcp_duplicate_ack(s, t);
-    }
+    bool window_same = g->wnd << t->shift_out == t->snd_wnd, moved = seq_gt(g->ack, t->snd_una);
+    bool duplicate = seq_eq(g->ack, t->snd_una) && g->len == 0 && window_same && !(g->flags & TH_FIN) &&
+                     !seq_eq(t->snd_una, t->snd_max); /* RFC 5681 2: DUPLICATE ACKNOWLEDGMENT */
+    if (moved || duplicate || g->sacks)
+        tcp_recovery_acked(s, t, g, moved ? acknowledged(s, t, g) : 0, duplicate);
     if (seq_ge(g->ack, t->snd_una) || window_same)
         update_window(s, t, g);
+    if (moved && t->fin_sent && seq_eq(t->snd_una, t->snd_max))
+        tcp_on(s, t, ON_FIN_ACKED);
     return t->state != CLOSED;
 }
 
@@ -399,7 +386,7 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
     if (!(g->flags & TH_ACK))
         goto drop;
     bool at_edge = seq_le(g->seq, t->last_ack_sent); /* RFC 7323 4.3 (2) */
-    trim(t, g);
+    trim(s, t, g);
     if (!take_ack(s, t, g, m))
         goto drop;
     if (t->ts_ok && at_edge) /* not before its ACK was believed: a forged value would shut out the peer */

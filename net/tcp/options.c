@@ -21,6 +21,17 @@ bool tcp_read_options(const uint8_t *o, uint32_t len, struct segment *g)
         case TCPOPT_WSCALE << 8 | 3:
             g->wscale = (int8_t)(o[i + 2] > 14 ? 14 : o[i + 2]); /* RFC 7323 2.3 */
             break;
+        case TCPOPT_SACK_OK << 8 | 2:
+            g->sack_permitted = true;
+            break;
+        case TCPOPT_SACK << 8 | 10:
+        case TCPOPT_SACK << 8 | 18:
+        case TCPOPT_SACK << 8 | 26:
+        case TCPOPT_SACK << 8 | 34:
+            g->sacks = (uint8_t)(o[i + 1] / 8);
+            for (unsigned n = 0; n < g->sacks; n++)
+                g->sack[n] = (struct sack_block){seq(get32(o + i + 2 + 8 * n)), seq(get32(o + i + 6 + 8 * n))};
+            break;
         case TCPOPT_TS << 8 | 10:
             g->has_ts = true;
             g->tsval = get32(o + i + 2);
@@ -32,6 +43,28 @@ bool tcp_read_options(const uint8_t *o, uint32_t len, struct segment *g)
         i += o[i + 1];
     }
     return true;
+}
+
+static uint32_t write_sacks(const struct tcp *t, uint8_t *at, unsigned room)
+{
+    struct sack_block blocks[TCP_SACKS_MAX];
+    unsigned n = tcp_sack_report(t, blocks, (room - 4) / 8);
+    if (!n)
+        return 0;
+    const uint8_t head[4] = {TCPOPT_NOP, TCPOPT_NOP, TCPOPT_SACK, (uint8_t)(2 + 8 * n)};
+    memcpy(at, head, 4);
+    for (unsigned i = 0; i < n; i++) {
+        put32(at + 4 + 8 * i, blocks[i].left.v);
+        put32(at + 8 + 8 * i, blocks[i].right.v);
+    }
+    return 4 + 8 * n;
+}
+
+uint32_t tcp_segment_size(const struct tcp *t)
+{
+    struct sack_block blocks[TCP_SACKS_MAX];
+    unsigned n = tcp_sack_report(t, blocks, (TCP_OPTIONS_MAX - 4 - (t->ts_ok ? 12 : 0)) / 8);
+    return n ? t->mss - (4 + 8 * n) : t->mss;
 }
 
 uint32_t tcp_write_options(const struct tcp *t, uint8_t *o, unsigned flags, uint64_t now)
@@ -48,6 +81,11 @@ uint32_t tcp_write_options(const struct tcp *t, uint8_t *o, unsigned flags, uint
             memcpy(at, wscale, 4);
             at += 4;
         }
+        if (t->sack_ok) {
+            const uint8_t permitted[4] = {TCPOPT_NOP, TCPOPT_NOP, TCPOPT_SACK_OK, 2};
+            memcpy(at, permitted, 4);
+            at += 4;
+        }
     }
     if (t->ts_ok) {
         const uint8_t head[4] = {TCPOPT_NOP, TCPOPT_NOP, TCPOPT_TS, 10};
@@ -56,5 +94,7 @@ uint32_t tcp_write_options(const struct tcp *t, uint8_t *o, unsigned flags, uint
         put32(at + 8, flags & TH_ACK ? t->ts_recent : 0);
         at += 12;
     }
+    if (!(flags & (TH_SYN | TH_RST)))
+        at += write_sacks(t, at, TCP_OPTIONS_MAX - (unsigned)(at - o));
     return (uint32_t)(at - o);
 }

@@ -9,11 +9,13 @@
 #define BURST_BYTES_MAX 63000 /* payload of one segment that the link cuts: with all headers it stays under 64 KiB */
 #define SEND_FRAGS_MAX (CHANNEL_IOV_MAX - 1)
 
-enum reason { NOTHING, SEND_SYN, SEND_AGAIN, SEND_DATA, SEND_FIN, SEND_PROBE, SEND_ACK };
+enum reason { NOTHING, SEND_SYN, SEND_AGAIN, SEND_TAIL, SEND_DATA, SEND_FIN, SEND_PROBE, SEND_ACK };
 
 struct plan {
     seq_t seq;
     uint32_t len;
+    uint32_t mss; /* payload of a full segment, with the options of now */
+    struct sent *record; /* what is sent again; NULL: it is new */
     uint8_t flags;
 };
 
@@ -45,34 +47,89 @@ static bool window_update_due(const struct tcp *t)
     return gain >= t->in_limit / 4 || (told < 2u * t->mss && gain >= least);
 }
 
-/* Bytes queued behind snd_nxt. */
-static uint32_t unsent(const struct tcp *t)
-{
-    uint32_t flight = (uint32_t)seq_diff(t->snd_nxt, t->snd_una);
-    return flight < t->out_bytes ? t->out_bytes - flight : 0;
-}
-
 /* How much new data may go now: 0 for nothing. RFC 9293 3.7.4 (Nagle) and 3.8.6.2.1 (SWS avoidance). */
-static uint32_t sendable(const struct tcp *t, uint32_t burst)
+static uint32_t sendable(struct tcp *t, uint32_t mss, uint32_t burst)
 {
-    uint32_t flight = (uint32_t)seq_diff(t->snd_nxt, t->snd_una), waiting = unsent(t);
-    uint32_t window = t->snd_wnd < t->cwnd ? t->snd_wnd : t->cwnd;
-    uint32_t room = window > flight ? window - flight : 0;
+    uint32_t sent = (uint32_t)seq_diff(t->snd_nxt, t->snd_una), flight = tcp_in_flight(t), waiting = tcp_unsent(t);
+    uint32_t room = t->snd_wnd > sent ? t->snd_wnd - sent : 0, path = t->cwnd > flight ? t->cwnd - flight : 0;
+    if (path < room) {
+        room = path;
+        if (waiting > room)
+            t->limited = t->snd_max;
+    }
     uint32_t len = waiting < room ? waiting : room;
     if (len > burst)
-        len = burst - burst % t->mss;
+        len = burst - burst % mss;
     if (len == 0)
         return 0;
     bool all = len == waiting;
     if (t->override_now)
         return len; /* waited long enough for a better window */
-    if (all && (t->nodelay || t->fin_wanted || flight == 0))
+    if (all && (t->nodelay || t->fin_wanted || sent == 0))
         return len; /* the last of it, and nothing to wait for */
-    if (len >= t->mss)
-        return len - len % t->mss;
+    if (len >= mss)
+        return len - len % mss;
     if (!all && len >= t->snd_wnd_max / 2)
         return len; /* a peer with a small buffer: half of it is a lot */
     return 0;
+}
+
+/* A segment (several, if the link cuts them) of what is lost: the first of it, as far as cwnd reaches. */
+static bool resend(struct tcp *t, uint32_t burst, struct plan *plan)
+{
+    struct sent *r = t->sb.missing.head;
+    uint32_t flight = tcp_in_flight(t), room = t->cwnd > flight ? t->cwnd - flight : 0;
+    bool forced = t->rexmit_now;
+    t->rexmit_now = false;
+    if (!r && forced) /* the timer expired, and all of it may yet arrive: the first, then */
+        r = t->sb.all.head;
+    if (!r || (!forced && (!room || t->frto == FRTO_NEW_SENT)))
+        return false;
+    uint32_t at = (uint32_t)seq_diff(r->seq, t->snd_una), len = (uint32_t)seq_diff(r->end, r->seq);
+    if (!forced && at >= t->snd_wnd)
+        return false; /* the peer has taken its window back */
+    if (room < plan->mss)
+        room = plan->mss;
+    if (room > burst)
+        room = burst;
+    room -= room % plan->mss;
+    plan->record = r;
+    plan->seq = r->seq;
+    plan->len = at < t->out_bytes ? t->out_bytes - at : 0;
+    if (plan->len > len)
+        plan->len = len;
+    if (plan->len > room)
+        plan->len = room;
+    if (at + plan->len >= t->out_bytes) {
+        plan->flags |= plan->len ? TH_PSH : 0;
+        if (t->fin_sent && len > plan->len)
+            plan->flags |= TH_FIN;
+    }
+    return true;
+}
+
+/* A tail loss probe (RFC 8985 7.3): the next new segment whatever cwnd says, else the last one again. */
+static enum reason probe_tail(struct stack *s, struct tcp *t, struct plan *plan)
+{
+    uint32_t sent = (uint32_t)seq_diff(t->snd_nxt, t->snd_una), waiting = tcp_unsent(t);
+    t->probe_tail = false;
+    plan->seq = t->snd_nxt;
+    plan->len = waiting < plan->mss ? waiting : plan->mss;
+    if (plan->len && sent + plan->len <= t->snd_wnd)
+        return SEND_TAIL;
+    struct sent *r = sb_last_segment(&s->sent, &t->sb);
+    if (!r)
+        return NOTHING;
+    uint32_t at = (uint32_t)seq_diff(r->seq, t->snd_una);
+    plan->record = r;
+    plan->seq = r->seq;
+    plan->len = (uint32_t)seq_diff(r->end, r->seq);
+    if (at + plan->len > t->out_bytes) {
+        plan->len = t->out_bytes > at ? t->out_bytes - at : 0;
+        plan->flags |= TH_FIN;
+    }
+    plan->flags |= plan->len ? TH_PSH : 0;
+    return SEND_TAIL;
 }
 
 static bool is_synchronized(const struct tcp *t)
@@ -89,9 +146,9 @@ static bool is_synchronized(const struct tcp *t)
     }
 }
 
-static enum reason decide(struct tcp *t, uint32_t burst, struct plan *plan)
+static enum reason decide(struct stack *s, struct tcp *t, uint32_t burst, struct plan *plan)
 {
-    *plan = (struct plan){.seq = t->snd_nxt, .flags = TH_ACK};
+    *plan = (struct plan){.seq = t->snd_nxt, .mss = t->blocks_held || t->twice ? tcp_segment_size(t) : t->mss, .flags = TH_ACK};
     /* Our SYN was not sent yet, or must be sent again. */
     if (t->state == SYN_SENT || t->state == SYN_RECV) {
         if (seq_eq(t->snd_nxt, t->iss)) {
@@ -100,29 +157,22 @@ static enum reason decide(struct tcp *t, uint32_t burst, struct plan *plan)
         }
         return t->ack_now && t->state == SYN_RECV ? SEND_ACK : NOTHING;
     }
-    if (is_synchronized(t)) {
-        /* Recovery found the first unacknowledged segment lost. */
-        if (t->rexmit_now) {
-            uint32_t sent = (uint32_t)seq_diff(t->snd_max, t->snd_una);
-            t->rexmit_now = false;
-            plan->seq = t->snd_una;
-            plan->len = t->out_bytes < t->mss ? t->out_bytes : t->mss;
-            if (plan->len > sent)
-                plan->len = sent;
-            if (plan->len && plan->len == t->out_bytes)
-                plan->flags |= TH_PSH;
-            if (plan->len)
-                return SEND_AGAIN;
-            if (t->fin_sent) {
-                plan->flags |= TH_FIN;
-                return SEND_AGAIN;
-            }
+    if (is_synchronized(t) && !sb_reserve(&s->sent)) {
+        sock_mark_dirty(s, &t->k); /* what cannot be kept track of is not sent; it is tried again */
+    } else if (is_synchronized(t)) {
+        /* Recovery found something lost. */
+        if ((t->rexmit_now || t->sb.missing.head) && resend(t, burst, plan))
+            return SEND_AGAIN;
+        if (t->probe_tail) {
+            enum reason why = probe_tail(s, t, plan);
+            if (why)
+                return why;
         }
         /* There is data, and room for it with the peer and on the path. */
         plan->seq = t->snd_nxt;
-        plan->len = sendable(t, burst);
+        plan->len = sendable(t, plan->mss, burst);
         if (plan->len) {
-            if (plan->len == unsent(t)) {
+            if (plan->len == tcp_unsent(t)) {
                 plan->flags |= TH_PSH;
                 if (t->fin_wanted)
                     plan->flags |= TH_FIN;
@@ -130,7 +180,7 @@ static enum reason decide(struct tcp *t, uint32_t burst, struct plan *plan)
             return SEND_DATA;
         }
         /* All data is out, and the owner has closed. */
-        if (t->fin_wanted && !unsent(t) &&
+        if (t->fin_wanted && !tcp_unsent(t) &&
             seq_eq(t->snd_nxt, seq_add(t->snd_una, t->out_bytes))) {
             plan->flags |= TH_FIN;
             return SEND_FIN;
@@ -169,8 +219,8 @@ static bool send_segment(struct stack *s, struct tcp *t, const struct path *path
             plan->len = got;
             plan->flags &= (uint8_t)~(TH_FIN | TH_PSH);
         }
-        if (plan->len > t->mss)
-            p->gso_size = t->mss;
+        if (plan->len > plan->mss)
+            p->gso_size = (uint16_t)plan->mss;
     }
     if (plan->flags & TH_ACK) {
         wnd = tcp_window_room(t);
@@ -181,6 +231,7 @@ static bool send_segment(struct stack *s, struct tcp *t, const struct path *path
         t->ack_now = t->dupacks_owed > 0;
         t->ack_later = false;
         t->unacked_in = 0;
+        t->twice = false; /* RFC 2883 4: told once */
         tcp_timer_stop(t, T_DELACK);
     } else {
         wnd = t->in_limit;
@@ -202,24 +253,37 @@ static bool send_segment(struct stack *s, struct tcp *t, const struct path *path
     return true;
 }
 
-/* It is sent: move snd_nxt over it, keep the clocks. */
+/* It is sent: note it on the scoreboard, move snd_nxt over it, keep the clocks. */
 static void sent(struct stack *s, struct tcp *t, enum reason why, const struct plan *plan)
 {
     uint32_t space = plan_space(plan);
     seq_t end = seq_add(plan->seq, space);
+    bool again = seq_lt(plan->seq, t->snd_max);
     if (why == SEND_PROBE || space == 0)
         return;
-    if (seq_lt(plan->seq, t->snd_max)) {
-        s->counters[C_TcpRetransSegs] += plan->len > t->mss ? (plan->len + t->mss - 1) / t->mss : 1;
+    if (again) {
+        s->counters[C_TcpRetransSegs] += plan->len > plan->mss ? (plan->len + plan->mss - 1) / plan->mss : 1;
         t->retransmits++;
-        t->rtt_timing = false; /* Karn (RFC 6298 3) */
-    } else if (!t->rtt_timing && !t->recovering && seq_ge(t->snd_una, t->recover)) {
-        /* Not behind a hole: what waits for its repair would be taken for the way's length. */
-        t->rtt_timing = true;
-        t->rtt_seq = end;
-        t->rtt_start = s->now;
     }
-    if (why != SEND_AGAIN || seq_lt(t->snd_nxt, end))
+    if (why == SEND_SYN) {
+        t->rtt_timing = !again; /* Karn (RFC 6298 3) */
+        t->rtt_start = s->now;
+    } else if (plan->record) {
+        bool first = plan->record == t->sb.all.head;
+        if (t->ca == CA_RECOVERY)
+            count(s, C_TcpExtTCPFastRetrans);
+        sb_resent(&s->sent, &t->sb, plan->record, space, (uint16_t)plan->mss, s->now);
+        t->undo_bytes += space;
+        if (!t->first_again)
+            t->first_again = s->now;
+        if (first) /* its answer is what the timer waits for */
+            tcp_timer_set(s, t, T_REXMT, s->now + tcp_backed_off(t));
+    } else {
+        sb_sent(&s->sent, &t->sb, plan->seq, end, (uint16_t)plan->mss, s->now);
+    }
+    if (t->ca == CA_RECOVERY || t->ca == CA_CWR)
+        t->prr_out += space;
+    if (seq_lt(t->snd_nxt, end))
         t->snd_nxt = end;
     t->override_now = false;
     if (plan->flags & TH_FIN)
@@ -229,6 +293,8 @@ static void sent(struct stack *s, struct tcp *t, enum reason why, const struct p
     if (!t->due[T_REXMT]) /* RFC 6298 5.1 */
         tcp_timer_set(s, t, T_REXMT, s->now + t->rto);
     tcp_timer_stop(t, T_PERSIST);
+    if (why == SEND_TAIL)
+        tcp_probe_sent(s, t, plan->record);
 }
 
 void tcp_output(struct stack *s, struct sock *k)
@@ -254,9 +320,10 @@ void tcp_output(struct stack *s, struct sock *k)
         burst = t->mss;
     if (seq_eq(t->snd_una, t->snd_max) && t->out_bytes && t->last_sent && s->now - t->last_sent > t->rto)
         t->cong->idle(t, s->now); /* RFC 5681 4.1 */
+    bool probing = false; /* there is a new tail to watch */
     for (;;) {
         struct plan plan;
-        enum reason why = decide(t, burst, &plan);
+        enum reason why = decide(s, t, burst, &plan);
         if (why == NOTHING)
             break;
         if (!send_segment(s, t, &path, &plan)) {
@@ -266,9 +333,12 @@ void tcp_output(struct stack *s, struct sock *k)
             break;
         }
         sent(s, t, why, &plan);
+        probing |= why == SEND_DATA || why == SEND_FIN;
     }
+    if (probing)
+        tcp_probe_schedule(s, t);
     /* 3.8.6.1: data waits for a window and nothing is under way that would bring an answer. */
-    if (unsent(t) && seq_eq(t->snd_una, t->snd_max) && !t->due[T_REXMT] && !t->due[T_PERSIST])
+    if (tcp_unsent(t) && seq_eq(t->snd_una, t->snd_max) && !t->due[T_REXMT] && !t->due[T_PERSIST])
         tcp_timer_set(s, t, T_PERSIST, s->now + tcp_backed_off(t));
 }
 

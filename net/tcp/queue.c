@@ -148,6 +148,7 @@ static void ooo_clear(struct stack *s, struct tcp *t)
         t->ooo = p->next;
         ooo_drop(s, t, p);
     }
+    t->blocks_held = 0;
 }
 
 /* Keep p, that is ahead of rcv_nxt, sorted and free of overlap: p is cut by what is there already, but replaces what it
@@ -155,6 +156,7 @@ static void ooo_clear(struct stack *s, struct tcp *t)
 static void ooo_insert(struct stack *s, struct tcp *t, struct pbuf *p)
 {
     struct pbuf **at = &t->ooo;
+    seq_t left = OOO_SEQ(p), right = OOO_END(p);
     if (t->ooo_held + p->size > 2 * t->in_limit) { /* tiny segments in large buffers: a bound of their own */
         count(s, C_TcpExtTCPOFODrop);
         pbuf_free(&s->pool, p);
@@ -164,6 +166,8 @@ static void ooo_insert(struct stack *s, struct tcp *t, struct pbuf *p)
         if (seq_gt(OOO_END(*at), OOO_SEQ(p))) { /* the one before reaches into p */
             uint32_t over = (uint32_t)seq_diff(OOO_END(*at), OOO_SEQ(p));
             if (over >= p->len) {
+                count(s, C_TcpExtTCPDSACKOfoSent);
+                tcp_sack_duplicate(t, OOO_SEQ(p), OOO_END(p));
                 OOO_FIN(*at) |= OOO_FIN(p) && seq_eq(OOO_END(*at), OOO_END(p));
                 pbuf_free(&s->pool, p);
                 return;
@@ -187,6 +191,8 @@ static void ooo_insert(struct stack *s, struct tcp *t, struct pbuf *p)
     p->next = *at;
     *at = p;
     t->ooo_held += p->size;
+    if (t->sack_ok)
+        tcp_sack_add(t, left, right);
     count(s, C_TcpExtTCPOFOQueue);
 }
 
@@ -236,6 +242,8 @@ bool tcp_in_insert(struct stack *s, struct tcp *t, const struct segment *g)
         else
             pbuf_free(&s->pool, q);
     }
+    if (t->blocks_held)
+        tcp_sack_moved(t);
     if (fin) {
         t->rcv_nxt = seq_add(t->rcv_nxt, 1);
         t->rcv_adv = seq_max(t->rcv_adv, t->rcv_nxt); /* a FIN fits into a full window */
@@ -270,6 +278,7 @@ void tcp_queues_clear(struct stack *s, struct tcp *t)
 void tcp_queues_cut(struct stack *s, struct tcp *t)
 {
     queue_clear(&s->pool, &t->out);
+    sb_clear(&s->sent, &t->sb);
     ooo_clear(s, t);
     pbuf_free(&s->pool, t->syn);
     t->syn = NULL;

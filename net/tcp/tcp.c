@@ -178,7 +178,8 @@ static void choose_iss(struct stack *s, struct tcp *t, const struct tcp *old)
     t->iss = seq((uint32_t)hash + (uint32_t)(s->now / 4000));
     if (old && seq_le(t->iss, old->snd_max)) /* a fast one outran the clock; 3.6.1: beyond all that it used */
         t->iss = seq_add(old->snd_max, 65536);
-    t->snd_una = t->snd_nxt = t->snd_max = t->recover = t->iss;
+    t->snd_una = t->snd_nxt = t->snd_max = t->recover = t->limited = t->rtt_seq = t->iss;
+    t->rack_fack = t->rack_end = t->reo_round = t->iss;
     t->ts_offset = (uint32_t)(hash >> 32);
 }
 
@@ -216,7 +217,7 @@ int tcp_connect(struct stack *s, struct tcp *t, const struct addr *addr, unsigne
         return -EADDRINUSE;
     }
     k->rport = (uint16_t)port;
-    t->ws_ok = t->ts_ok = true; /* offered; the answer decides */
+    t->ws_ok = t->ts_ok = t->sack_ok = true; /* offered; the answer decides */
     tcp_start(s, t, NULL);
     tcp_on(s, t, ON_CONNECT);
     count(s, C_TcpActiveOpens);
@@ -308,7 +309,10 @@ void tcp_icmp_error(struct stack *s, const struct addr *local, const struct addr
         if (to < t->mtu) {
             t->mtu = to;
             tcp_set_mss(t);
-            t->snd_nxt = t->snd_una;
+            if (tcp_is_connecting(k))
+                t->snd_nxt = t->snd_una;
+            else
+                tcp_resend_all(s, t);
             sock_mark_dirty(s, k);
         }
         return;

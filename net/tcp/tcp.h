@@ -6,12 +6,15 @@
  *   output.c    reasons to send, and building segments
  *   options.c   the options of a segment, read and written
  *   queue.c     bytes to send, bytes received, bytes received out of order
- *   recovery.c  what to send again (RFC 6582)
+ *   sack.c      what is said of data that came out of order
+ *   scoreboard.c what was sent, and what became of it
+ *   recovery.c  what an acknowledgement means: what is lost, how much may be under way
+ *   rack.c      losses found by time, and tail loss probes (RFC 8985)
  *   cong.c      how much may be under way: congestion control behind an interface; round-trip times (RFC 6298)
  *   timer.c     retransmission, persist, delayed ACK, keepalive, waits
  *   sockopt.c   socket options, and what can be seen from outside
  *
- * Invariants: snd_una <= snd_nxt <= snd_max (snd_nxt goes back after a time-out; snd_max does not). `out` holds the bytes from
+ * Invariants: snd_una <= snd_nxt <= snd_max (they differ only while our SYN is to be sent again). `out` holds the bytes from
  * snd_una (after the SYN) on. `in` holds the bytes up to rcv_nxt that were not read. A connection in CLOSED is in no
  * hash table, has no timer and empty queues; if it is an orphan it is destroyed by its next output, never in the middle
  * of an input. */
@@ -20,6 +23,7 @@
 
 #include "net/core/seq.h"
 #include "net/sock.h"
+#include "net/tcp/scoreboard.h"
 
 /* By Linux's numbers (include/net/tcp_states.h); 0 is nobody's. */
 enum tcp_state {
@@ -49,7 +53,16 @@ enum tcp_event {
     TCP_EVENTS
 };
 
-enum tcp_timer { T_REXMT, T_PERSIST, T_DELACK, T_KEEP, T_WAIT, TCP_TIMERS };
+enum tcp_timer { T_REXMT, T_REO, T_PTO, T_PERSIST, T_DELACK, T_KEEP, T_WAIT, TCP_TIMERS };
+
+/* Of the sender, by Linux's numbers (tcpi_ca_state); see recovery.c. */
+enum ca_state { CA_OPEN, CA_DISORDER, CA_CWR, CA_RECOVERY, CA_LOSS };
+enum frto { FRTO_OFF, FRTO_RESENT, FRTO_NEW_SENT };
+
+#define TCP_SACKS_MAX 4
+struct sack_block {
+    seq_t left, right; /* [left, right) */
+};
 
 struct tcp;
 
@@ -97,7 +110,7 @@ struct tcp {
     uint64_t due[TCP_TIMERS]; /* 0: off */
     uint8_t state;
     uint8_t shift_out, shift_in; /* window scales (RFC 7323 2) */
-    bool ws_ok, ts_ok;           /* window scales, timestamps: offered by us; then, agreed on */
+    bool ws_ok, ts_ok, sack_ok;  /* window scales, timestamps, SACK: offered by us; then, agreed on */
     bool nodelay, keepalive;
     bool held; /* a LISTEN_DEFER child whose SYN is not answered yet */
     uint16_t mss;      /* payload bytes of a full segment to send, options taken off */
@@ -117,7 +130,8 @@ struct tcp {
     bool fin_sent;    /* at least once */
     bool probe_now;   /* the persist or keepalive timer wants a segment that makes the peer answer */
     bool override_now; /* the persist timer found a small window: send into it (RFC 9293 3.8.6.2.1 (4)) */
-    bool rexmit_now;  /* recovery wants the first unacknowledged segment again */
+    bool rexmit_now;  /* recovery wants a segment sent again, whatever the window */
+    bool probe_tail;  /* a tail loss probe is due */
 
     /* Receiving. */
     seq_t irs, rcv_nxt;
@@ -128,6 +142,9 @@ struct tcp {
     uint32_t unacked_in; /* bytes taken in since we last sent an ACK */
     bool fin_in;         /* everything has come, the FIN too */
     bool ack_now, ack_later;
+    uint8_t blocks_held; /* SACK blocks to tell of */
+    bool twice;          /* and a duplicate */
+    struct sack_block blocks[TCP_SACKS_MAX], block_twice;
     uint8_t dupacks_owed; /* segments out of order since rcv_nxt last moved, not yet answered each by an ACK */
 
     /* Timestamps (RFC 7323): in ms, with an offset of its own for each connection. */
@@ -137,18 +154,34 @@ struct tcp {
     uint64_t stray_acked; /* when an empty segment outside the window was last answered */
 
     /* Round-trip time (RFC 6298), ns. */
-    uint64_t srtt, rttvar, rto, rtt_start;
-    seq_t rtt_seq;
+    uint64_t srtt, rttvar, rto, min_rtt, min_rtt_at;
+    uint64_t rtt_start; /* our SYN was sent (once), if rtt_timing */
     bool rtt_timing;
+    seq_t rtt_seq; /* what ends the round trip that the last sample was of */
     uint8_t backoff; /* time-outs in a row */
 
     /* Congestion and recovery, bytes. */
     const struct cong_ops *cong;
     uint64_t cong_state[CONG_STATE_WORDS]; /* the controller's own */
     uint32_t cwnd, ssthresh;
-    seq_t recover;
-    bool recovering;
+    uint8_t ca, frto; /* enum ca_state, enum frto */
+    seq_t recover;    /* the end of what was sent when ca was entered */
+    seq_t limited;    /* the end of what was sent when cwnd last held us back */
+    uint32_t prr_delivered, prr_out, prr_flight; /* RFC 6937, bytes */
+    struct scoreboard sb;
+    uint32_t dup_bytes; /* without SACK: what duplicate ACKs say has arrived */
     uint8_t dupacks;
+    /* To take a reduction back. */
+    bool undo;
+    seq_t undo_end;                     /* after recovery: until this is acknowledged */
+    uint32_t prior_cwnd, prior_ssthresh, undo_bytes; /* sent again, and not said to have come twice */
+    uint64_t first_again;               /* when the first was sent again; 0: none yet */
+    /* RACK-TLP (RFC 8985): the newest segment delivered, by time sent; the highest; how much disorder to expect. */
+    uint64_t rack_time, rack_rtt;
+    seq_t rack_end, rack_fack, reo_round, probe_end;
+    uint8_t reo_steps, reo_persist;
+    bool reordering;
+    bool probing, probe_again; /* a tail loss probe is under way; it was a retransmission */
     uint64_t last_sent;
     uint32_t retransmits; /* segments, in all */
 
@@ -166,8 +199,6 @@ struct tcp {
 
 static inline struct tcp *tcp_of(struct sock *k) { return (struct tcp *)k; }
 
-#define TCP_SACKS_MAX 4
-
 /* A segment that arrived, checked: payload is p's window. */
 struct segment {
     seq_t seq, ack;
@@ -181,9 +212,7 @@ struct segment {
     bool has_ts;
     bool sack_permitted; /* in a SYN (RFC 2018 2) */
     uint8_t sacks;       /* blocks in `sack` (RFC 2018 3) */
-    struct {
-        seq_t left, right;
-    } sack[TCP_SACKS_MAX];
+    struct sack_block sack[TCP_SACKS_MAX];
     struct pbuf *p;
     const struct tcp *old; /* the connection in TIME-WAIT that this SYN ended */
 };
@@ -219,6 +248,7 @@ void tcp_listener_close(struct stack *s, struct tcp *l);
 bool tcp_read_options(const uint8_t *o, uint32_t len, struct segment *g); /* false: malformed */
 /* Those that a segment with these flags carries now; their length, a multiple of 4. */
 uint32_t tcp_write_options(const struct tcp *t, uint8_t *o, unsigned flags, uint64_t now);
+uint32_t tcp_segment_size(const struct tcp *t); /* payload bytes of a full segment with the options of now (3.7.1) */
 
 /* input.c */
 void tcp_take_syn(struct stack *s, struct tcp *t, const struct segment *g); /* what the peer's SYN says */
@@ -241,11 +271,62 @@ int64_t tcp_in_read(struct stack *s, struct tcp *t, uint8_t *buf, size_t cap);
 void tcp_queues_clear(struct stack *s, struct tcp *t);
 void tcp_queues_cut(struct stack *s, struct tcp *t); /* all but what has arrived in order */
 
+/* sack.c */
+void tcp_sack_add(struct tcp *t, seq_t left, seq_t right); /* came out of order */
+void tcp_sack_moved(struct tcp *t);                        /* rcv_nxt moved */
+void tcp_sack_duplicate(struct tcp *t, seq_t left, seq_t right);
+/* The blocks to tell, at most `most`; their number. */
+unsigned tcp_sack_report(const struct tcp *t, struct sack_block out[TCP_SACKS_MAX], unsigned most);
+
+/* What an acknowledgement told. */
+struct delivery {
+    struct stack *stack;
+    struct tcp *tcp;
+    uint64_t now;
+    uint64_t sent, rtt; /* of the last segment that it delivers, of those sent once */
+    uint32_t bytes;     /* newly delivered */
+    uint32_t tsecr;
+    bool has_tsecr;
+    bool moved;    /* snd_una did */
+    bool timed;    /* rtt is set */
+    bool again;    /* it delivers something that was sent again */
+    bool original; /* it delivers something sent once, before `recover` */
+    bool dsack;
+    bool lost; /* by it we know of new losses */
+};
+
+/* Bytes under way: sent, not known to have arrived, not known to be lost (RFC 6675 4, pipe). */
+static inline uint32_t tcp_in_flight(const struct tcp *t)
+{
+    uint32_t out = (uint32_t)seq_diff(t->snd_max, t->snd_una), gone = t->sb.sacked + t->sb.lost + t->dup_bytes;
+    return out > gone ? out - gone : 0;
+}
+/* Bytes queued behind snd_nxt. */
+static inline uint32_t tcp_unsent(const struct tcp *t)
+{
+    uint32_t sent = (uint32_t)seq_diff(t->snd_nxt, t->snd_una);
+    return sent < t->out_bytes ? t->out_bytes - sent : 0;
+}
+
 /* recovery.c */
-void tcp_duplicate_ack(struct stack *s, struct tcp *t);
-/* snd_una moved by `acked` bytes. True: this ACK belonged to a recovery, congestion control must not grow on it. */
-bool tcp_recovery_acked(struct stack *s, struct tcp *t, uint32_t acked);
+/* snd_una has just moved by `acked` (0: not), and g may have SACK blocks, or be a duplicate. */
+void tcp_recovery_acked(struct stack *s, struct tcp *t, const struct segment *g, uint32_t acked, bool duplicate);
 void tcp_recovery_timeout(struct stack *s, struct tcp *t);
+void tcp_enter_cwr(struct stack *s, struct tcp *t); /* ECN: the window is to shrink, nothing is lost */
+/* All that is under way is to be sent again (in other segments), and that is no sign of congestion. */
+void tcp_resend_all(struct stack *s, struct tcp *t);
+
+/* rack.c */
+void tcp_rack_delivered(struct tcp *t, const struct sent *r, seq_t end, const struct delivery *d);
+void tcp_rack_dsack(struct tcp *t);
+void tcp_rack_recovered(struct tcp *t);
+void tcp_rack_detect(struct stack *s, struct tcp *t); /* marks what is lost, sets T_REO for what may be */
+void tcp_rack_timeout(struct stack *s, struct tcp *t);
+void tcp_rack_due(struct stack *s, struct tcp *t); /* T_REO */
+void tcp_probe_schedule(struct stack *s, struct tcp *t);
+void tcp_probe_due(struct stack *s, struct tcp *t); /* T_PTO */
+void tcp_probe_sent(struct stack *s, struct tcp *t, bool again);
+bool tcp_probe_acked(struct stack *s, struct tcp *t, const struct delivery *d); /* true: it mended a loss */
 
 /* cong.c */
 void tcp_rtt_sample(struct tcp *t, uint64_t rtt);

@@ -104,6 +104,12 @@ static void expired(struct stack *s, struct tcp *t, enum tcp_timer which)
     case T_REXMT:
         retransmit(s, t);
         break;
+    case T_REO:
+        tcp_rack_due(s, t);
+        break;
+    case T_PTO:
+        tcp_probe_due(s, t);
+        break;
     case T_PERSIST:
         persist(s, t);
         break;

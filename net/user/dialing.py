@@ -10,7 +10,7 @@ import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from libos._native import lib
-from libos.net.names import pack_host
+from libos.net.sockaddr import pack_host
 from libos.net.sockets import EV_ERROR, EV_WRITE
 from libos.net.user.relay import HostEnd, HostSocket, Relay
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from libos._native import ffi, lib
 from libos.errors import check
-from libos.net.names import Names
+from libos.net.sockaddr import Names
 from libos.net.sockets import EV_READ
 from libos.net.stack import pack_address
 from libos.net.user.relay import Chunk, HostSocket

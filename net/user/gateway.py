@@ -21,13 +21,12 @@ import ipaddress
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from libos._native import ffi, lib
 from libos.errors import HostError, check
-from libos.net.names import pack_host
+from libos.net.sockaddr import pack_host
 from libos.net.sockets import EV_READ, EV_REQUEST
 from libos.net.stack import Link, Stack
 from libos.net.user.dialing import Connection, Door, Inward, Outward
@@ -38,7 +37,7 @@ from libos.rand import Rng
 if TYPE_CHECKING:
     from libos.sched.reactor import Reactor
 
-__all__ = ["Gateway", "Published", "host_nameserver"]
+__all__ = ["Gateway", "Published"]
 
 CHUNK_SIZE = 256 * 1024
 BACKLOG = 128
@@ -81,7 +80,7 @@ class Gateway:
         limit: int = 4096,
     ) -> None:
         self.reactor = reactor
-        self.stack = Stack(rng, reactor.now(), any_destination=True)
+        self.stack = Stack(rng, reactor.now(), any_destination=True, reports=False)
         ifindex = self.stack.add_link(link)
         self._addresses: dict[int, str] = {}
         for own in map(ipaddress.ip_interface, addresses):
@@ -278,24 +277,6 @@ class Gateway:
             if self.inside is not None:
                 doors += [Door(*self.inside, host, guest_port) for host in _LOOPBACK.values()]
             Inward(self, sock, doors)
-
-
-def host_nameserver(path: str = "/etc/resolv.conf") -> str | None:
-    """The first name server of resolv.conf(5) that can be reached by its address alone, or None."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        words = line.split()
-        if len(words) >= 2 and words[0] == "nameserver":
-            try:
-                address = ipaddress.ip_address(words[1])
-            except ValueError:
-                continue
-            if not address.is_link_local:  # it would need a scope
-                return str(address)
-    return None
 
 
 def _family(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:

@@ -30,6 +30,38 @@ static uint32_t bytes_of(const struct pbuf_queue *q)
     return n;
 }
 
+/* The scoreboard covers what is under way without a gap, and counts what it says. Its records. */
+static uint32_t look_over_scoreboard(const struct tcp *t)
+{
+    const struct scoreboard *b = &t->sb;
+    uint32_t records = 0, flying = 0, missing = 0, sacked = 0, lost = 0;
+    seq_t at = b->all.head ? b->all.head->seq : t->snd_max;
+    const struct sent *last_sacked = NULL;
+    for (const struct sent *r = b->all.head; r; r = r->next, records++) {
+        uint32_t len = (uint32_t)seq_diff(r->end, r->seq);
+        must(seq_eq(r->seq, at) && seq_lt(r->seq, r->end) && r->mss);
+        must(r->prev ? r->prev->next == r : b->all.head == r);
+        must(r->next || b->all.tail == r);
+        at = r->end;
+        sacked += r->fate == SACKED ? len : 0;
+        lost += r->fate == LOST ? len : 0;
+        flying += r->fate == FLYING;
+        missing += r->fate == LOST;
+        if (r->fate == SACKED)
+            last_sacked = r;
+    }
+    must(seq_eq(at, t->snd_max) && sacked == b->sacked && lost == b->lost && last_sacked == b->sacked_last);
+    for (const struct sent *r = b->flying.head; r; r = r->after, flying--)
+        must(r->fate == FLYING && (!r->after || r->time <= r->after->time));
+    for (const struct sent *r = b->missing.head; r; r = r->after, missing--)
+        must(r->fate == LOST && (!r->after || seq_lt(r->seq, r->after->seq)));
+    must(flying == 0 && missing == 0);
+    if (b->all.head)
+        must(seq_eq(b->all.head->seq, t->snd_una));
+    must(sacked + lost + t->dup_bytes <= (uint32_t)seq_diff(t->snd_max, t->snd_una));
+    return records;
+}
+
 static void look_over_tcp(struct stack *s, const struct tcp *t)
 {
     uint32_t held = 0;
@@ -65,6 +97,9 @@ static void look_over_tcp(struct stack *s, const struct tcp *t)
     uint32_t flight = (uint32_t)seq_diff(t->snd_max, t->snd_una);
     must(seq_le(t->rcv_nxt, t->rcv_adv) && t->cwnd >= t->mss && t->shift_in <= 14 && t->shift_out <= 14);
     must(flight <= t->out_bytes + t->fin_sent);
+    look_over_scoreboard(t);
+    for (unsigned i = 0; i < t->blocks_held; i++)
+        must(t->sack_ok && seq_gt(t->blocks[i].left, t->rcv_nxt) && seq_lt(t->blocks[i].left, t->blocks[i].right));
     /* What is under way has a timer, or is about to be sent; and who is gone does not stay for ever. */
     must(!flight || t->due[T_REXMT] || t->k.dirty.on);
     if (t->k.orphan)

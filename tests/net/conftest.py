@@ -17,8 +17,8 @@ import pytest
 
 from libos.clock import MonotonicClock
 from libos.errors import HostError
+from libos.net.names.resolver import Resolver
 from libos.net.network import StackNetwork
-from libos.net.resolver import Resolver
 from libos.net.stack import Link, Stack
 from libos.rand import Rng
 from libos.sched.loop import Loop

@@ -17,10 +17,11 @@ from typing import Any, Literal
 import pytest
 
 from libos.errors import HostError
+from libos.net.names.resolver import Resolver
 from libos.net.network import StackNetwork
-from libos.net.resolver import Resolver
 from libos.net.stack import Link, Stack
-from libos.net.user.gateway import Gateway, host_nameserver
+from libos.net.user.gateway import Gateway
+from libos.net.user.resolvconf import HostNames, host_names
 from libos.rand import Rng
 from libos.sched.loop import Loop
 
@@ -453,8 +454,13 @@ def test_close_resets_what_is_open(new_house):
     house.run(main())
 
 
-def test_host_nameserver(tmp_path):
+def test_host_names(tmp_path):
     path = tmp_path / "resolv.conf"
-    path.write_text("# none\nsearch x\nnameserver nonsense\nnameserver fe80::1%eth0\nnameserver 192.0.2.1\n")
-    assert host_nameserver(str(path)) == "192.0.2.1"
-    assert host_nameserver(str(tmp_path / "missing")) is None
+    path.write_text(
+        "# none\nsearch x\nnameserver nonsense\nnameserver fe80::1%eth0\nnameserver 192.0.2.1\nnameserver 192.0.2.2\n"
+        "domain y\nsearch a.test. b.test .\noptions rotate ndots:5\noptions ndots\nsortlist\n"
+    )
+    assert host_names(str(path)) == HostNames("192.0.2.1", ("a.test", "b.test"), 5)
+    path.write_text("options ndots:99\nnameserver\n")
+    assert host_names(str(path)) == HostNames(None, (), 15)
+    assert host_names(str(tmp_path / "missing")) == HostNames(None, (), 1)

@@ -16,8 +16,8 @@ import pytest
 from libos.errors import HostError
 from libos.net.link import tap as tap_module
 from libos.net.link.tap import open_tap
+from libos.net.names.resolver import Resolver
 from libos.net.network import StackNetwork
-from libos.net.resolver import Resolver
 from libos.net.stack import Link, Stack
 from libos.rand import Rng
 from libos.sched.loop import Loop

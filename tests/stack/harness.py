@@ -14,8 +14,8 @@ everybody else on the wire. Packets are built and taken apart by scapy, which kn
 Sequence numbers are relative: 0 is each side's SYN. ``expect`` is strict about every field it names, about the order,
 and about the time: the frame must have left at the very instant that the clock shows. Every frame that leaves is
 checked for its lengths and checksums. ARP and neighbour solicitations are answered for every address but those in
-``silent``, unless ``neighbours=False``: then they are frames like all others. Reports of group membership (every IPv6
-address is in one group) are shown to tests that ask for them (``reports=True``).
+``silent``, unless ``neighbours=False``: then they are frames like all others. Groups are
+reported (every IPv6 address is in one) in tests that ask for it (``reports=True``).
 
 :meth:`Harness.finish` is the end of every test: nothing unexpected left, and once the sockets are closed and the
 timers have run out, no buffer and no socket remains.
@@ -40,7 +40,7 @@ from libos.errors import check
 from libos.net.stack import Link, SocketInfo, Stack, pack_address, unpack_address
 from libos.rand import Rng
 
-from .packets import AF, ANY, OUR_MAC, OURS, PEER, PEER_MAC, ROUTER, is_report, neighbour_answer, parse
+from .packets import AF, ANY, OUR_MAC, OURS, PEER, PEER_MAC, ROUTER, neighbour_answer, parse
 from .peer import Peer
 
 READ, WRITE, ERROR, REQUEST = 1, 2, 4, 8
@@ -93,7 +93,7 @@ class Harness:
         self.family = family
         self.caps = caps
         self.now = START
-        self.stack = Stack(Rng(seed), self.now, **stack)
+        self.stack = Stack(Rng(seed), self.now, reports=reports, **stack)
         self.handle = self.stack.handle
         mac = bytes.fromhex(OUR_MAC.replace(":", ""))
         self.link = Link.manual(Rng(seed), mtu=mtu, caps=caps, queue=queue, mac=mac)
@@ -105,7 +105,6 @@ class Harness:
             self.stack.add_route(self.ifindex, "::/0", ROUTER[6])
         self.hops = 64
         self.answers_neighbours = neighbours
-        self.shows_reports = reports
         self.silent: set[str] = set()
         self.others: list[Link] = []
         self.sent: list[Sent] = []
@@ -154,8 +153,6 @@ class Harness:
         answered = False
         for frame, gso in self.link.drain():
             packet = parse(frame, checksums=not self.caps & Link.CSUM, hops=self.hops)
-            if is_report(packet) and not self.shows_reports:
-                continue
             answer = neighbour_answer(packet, self.silent) if self.answers_neighbours else None
             if answer is None:
                 self.sent.append(Sent(self.now, packet, gso))
@@ -326,6 +323,7 @@ class Harness:
         mss: int | None = 1000,
         ws: int | None = None,
         ts: int | None = None,
+        sack: bool | None = None,
         win: int = 65535,
         isn: int = 5_000_000,
         **options: int,
@@ -334,7 +332,7 @@ class Harness:
         own = listener is None
         listener = self.listen(80, **options) if listener is None else listener
         p = self.peer(port=port, isn=isn)
-        p.rx("S", seq=0, mss=mss, ws=ws, ts=ts, win=win)
+        p.rx("S", seq=0, mss=mss, ws=ws, ts=ts, sack=sack, win=win)
         p.expect("SA", seq=0, ack=1)
         p.rx("A", seq=1, ack=1, win=win >> (ws or 0))
         c = self.accept(listener)
@@ -348,6 +346,7 @@ class Harness:
         mss: int | None = 1000,
         ws: int | None = None,
         ts: int | None = None,
+        sack: bool | None = None,
         win: int = 65535,
         local_port: int = 50000,
         **options: int,
@@ -356,7 +355,7 @@ class Harness:
         c = self.connect(80, local_port=local_port, **options)
         p = self.peer(port=80, to=local_port)
         p.expect("S", seq=0)
-        p.rx("SA", seq=0, ack=1, mss=mss, ws=ws, ts=ts, win=win)
+        p.rx("SA", seq=0, ack=1, mss=mss, ws=ws, ts=ts, sack=sack, win=win)
         p.expect("A", seq=1, ack=1)
         return p, c
 

@@ -43,9 +43,10 @@ class Peer:
         mss: int | None = None,
         ws: int | None = None,
         ts: int | tuple[int, int] | None = None,
+        sack: bool | list[tuple[int, int]] | None = None,
         options: list[Any] | None = None,
     ) -> Packet:
-        """The segment, without Ethernet. ``ts``: our value, or both."""
+        """The segment, without Ethernet. ``ts``: our value, or both. ``sack``: True in a SYN; else the blocks."""
         seq = self.next if seq is None else seq
         ack = self.seen if ack is None else ack
         self.win = self.win if win is None else win
@@ -60,6 +61,10 @@ class Peer:
             listed.append(("Timestamp", ts))
         elif self.ts is not None:
             listed.append(("Timestamp", (self.ts, self.ts_echo if "A" in flags else 0)))
+        if sack is True:
+            listed.append(("SAckOK", b""))
+        elif sack:
+            listed.append(("SAck", tuple(((self.iss or 0) + edge) % 2**32 for block in sack for edge in block)))
         tcp = TCP(
             sport=self.port,
             dport=self.to,
@@ -89,6 +94,7 @@ class Peer:
         mss: int | None = None,
         ws: int | None = None,
         ts: tuple[int | None, int] | None = None,
+        sack: list[tuple[int, int]] | None = None,
         options: list[str] | None = None,
         gso: int = 0,
     ) -> TCP:
@@ -114,6 +120,7 @@ class Peer:
             "mss": option(tcp, "MSS"),
             "ws": option(tcp, "WScale"),
             "ts": option(tcp, "Timestamp"),
+            "sack": self._blocks(tcp),
             "options": [name for name, _ in tcp.options if name != "NOP"],
             "gso": sent_gso,
         }
@@ -126,6 +133,7 @@ class Peer:
             "win": win,
             "mss": mss,
             "ws": ws,
+            "sack": sack,
             "options": options,
             "gso": gso,
         }
@@ -144,3 +152,8 @@ class Peer:
 
     def expect_nothing(self) -> None:
         self.h.expect_nothing()
+
+    def _blocks(self, tcp: TCP) -> list[tuple[int, int]]:
+        """The SACK blocks of a segment that left, relative to our SYN."""
+        edges = [relative(edge, self.isn) for edge in option(tcp, "SAck") or ()]
+        return list(zip(edges[::2], edges[1::2], strict=True))

@@ -200,7 +200,7 @@ def test_errors_to_one_host_are_limited(h):
     ids=["port", "host", "net", "protocol", "unknown", "prohibited", "time", "parameter"],
 )
 def test_who_connects_hears_of_errors(h, v4, v6, error):
-    """RFC 5461 4: a hint ends what is not yet a connection, and only that."""
+    """RFC 5461 4; RFC 9293 3.9.2.2 (MUST-54): a hint ends what is not yet a connection, and only that."""
     c = h.connect(80)
     syn = h.expect_packet()
     inner = bytes(syn.payload)[: 28 if h.family == 4 else 48]
@@ -210,7 +210,7 @@ def test_who_connects_hears_of_errors(h, v4, v6, error):
 
 
 def test_a_connection_outlives_errors(h):
-    """RFC 1122 4.2.3.9, RFC 5927 5.2"""
+    """RFC 1122 4.2.3.9, RFC 5927 5.2; RFC 9293 3.9.2.2 (MUST-56)"""
     p, c = h.established()
     h.send(c, b"data")
     inner = bytes(h.expect_packet().payload)[: 28 if h.family == 4 else 48]

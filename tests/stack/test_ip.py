@@ -83,7 +83,7 @@ def test_v4_too_short_for_its_header(v4, n):
 
 
 def test_v4_options_are_skipped(v4):
-    """RFC 1122 3.2.1.8: options that mean nothing to us change nothing."""
+    """RFC 1122 3.2.1.8; RFC 9293 3.9.2 (MUST-50): options that mean nothing to us change nothing."""
     assert delivered(v4, datagram(v4, options=[b"\x07\x07\x04\0\0\0\0", b"\0"]))
 
 

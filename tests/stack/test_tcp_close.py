@@ -13,7 +13,7 @@ from .harness import ERROR, READ, fails
 
 
 def test_we_close_first(h):
-    """RFC 9293 figure 12, TCP peer A"""
+    """RFC 9293 figure 12 (MUST-13), TCP peer A"""
     p, c = h.established()
     h.free(c)
     p.expect("FA", seq=1, ack=1)
@@ -31,7 +31,7 @@ def test_we_close_first(h):
 
 
 def test_they_close_first(h):
-    """RFC 9293 figure 12, TCP peer B"""
+    """RFC 9293 figure 12 (MUST-12), TCP peer B"""
     p, c = h.established()
     p.rx("FA", seq=1)
     p.expect("A", seq=1, ack=2)
@@ -263,7 +263,7 @@ def test_abort(h):
 
 @pytest.mark.parametrize("shut", [False, True], ids=["open", "shut-down"])
 def test_close_with_unread_data_resets(h, shut):
-    """RFC 9293 3.6.1, RFC 2525 2.17: what it sent was not read, and it should know"""
+    """RFC 9293 3.6.1 (SHLD-3), RFC 2525 2.17: what it sent was not read, and it should know"""
     p, c = h.established()
     if shut:
         h.shutdown(c)
@@ -276,7 +276,7 @@ def test_close_with_unread_data_resets(h, shut):
 
 
 def test_data_for_nobody_resets(h):
-    """RFC 9293 3.6.1, RFC 1122 4.2.2.13: data after both halves were given up"""
+    """RFC 9293 3.6.1 (SHLD-3, MAY-1), RFC 1122 4.2.2.13: data after both halves were given up"""
     p, c = h.established()
     h.free(c)
     p.expect("FA")
@@ -288,7 +288,7 @@ def test_data_for_nobody_resets(h):
 
 
 def test_reset(h):
-    """RFC 9293 3.10.7.4, second"""
+    """RFC 9293 3.10.7.4, second; MUST-12"""
     p, c = h.established()
     p.rx("PA", data=b"read me")
     p.rx("R", seq=8)

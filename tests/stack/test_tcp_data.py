@@ -45,7 +45,7 @@ def test_sequence_numbers_wrap(h):
 
 
 def test_delayed_ack(h):
-    """RFC 9293 3.8.6.3: within 500 ms (here 40), and at every second full segment"""
+    """RFC 9293 3.8.6.3 (MUST-40, SHLD-18, SHLD-19): within 500 ms (here 40), and at every second full segment"""
     p, _ = h.established()
     h.at("100ms")
     p.rx("A", data=b"x" * 1000)
@@ -72,7 +72,7 @@ def test_data_carries_the_ack(h):
 
 
 def test_out_of_order(h):
-    """RFC 5681 4.2: an ACK at once for each segment ahead of the gap, and one when it is filled."""
+    """RFC 5681 4.2; RFC 9293 SHLD-31, MAY-13: an ACK at once for each segment ahead of a gap, and when it is filled"""
     p, c = h.established()
     p.rx("A", seq=4, data=b"def")
     p.expect("A", ack=1)
@@ -182,6 +182,7 @@ def test_no_ack_flag_no_data(h):
 
 # --- sending ---
 def test_in_whole_segments(h):
+    """RFC 9293 3.9.1.2 (MUST-61, SHLD-28): the last has PSH"""
     p, c = h.established()
     h.send(c, b"x" * 2500)
     p.expect("A", seq=1, length=1000)
@@ -195,6 +196,7 @@ def test_in_whole_segments(h):
 
 
 def test_many_small_writes_become_few_segments(h):
+    """RFC 9293 3.9.1.2 (SHLD-27, MAY-16)"""
     p, c = h.established()
     for _ in range(100):
         h.send(c, b"0123456789")
@@ -203,7 +205,7 @@ def test_many_small_writes_become_few_segments(h):
 
 
 def test_nagle(h):
-    """RFC 9293 3.7.4: one small segment at a time"""
+    """RFC 9293 3.7.4 (SHLD-7, MUST-60): one small segment at a time"""
     p, c = h.established()
     h.send(c, b"a")
     p.expect("PA", data=b"a")
@@ -216,7 +218,7 @@ def test_nagle(h):
 
 
 def test_nodelay(h):
-    """RFC 9293 3.7.4: the application can turn it off, also for what waits."""
+    """RFC 9293 3.7.4 (MUST-17): the application can turn it off, also for what waits."""
     p, c = h.established()
     h.send(c, b"a")
     p.expect("PA", data=b"a")
@@ -248,7 +250,7 @@ def test_the_last_bytes_go_with_the_fin(h):
 
 
 def test_slow_start(h):
-    """RFC 5681 3.1, RFC 6928: ten segments, and one more for each that is acknowledged"""
+    """RFC 5681 3.1, RFC 6928; RFC 9293 MUST-19: ten segments, and one more for each that is acknowledged"""
     p, c = h.established()
     h.send(c, b"x" * 100_000)
     assert lengths(h) == [1000] * 10
@@ -274,6 +276,7 @@ def test_idle_restarts_slow(h):
 
 
 def test_no_more_than_their_window(h):
+    """RFC 9293 3.8.6.2.1 (MUST-38)"""
     p, c = h.established(win=2500)
     h.send(c, b"x" * 10_000)
     assert lengths(h) == [1000, 1000]  # 500 more would be silly
@@ -282,7 +285,7 @@ def test_no_more_than_their_window(h):
 
 
 def test_a_small_window_is_not_silly(h):
-    """RFC 9293 3.8.6.2.1 (3): half of the largest window that was seen is worth a segment"""
+    """RFC 9293 3.8.6.2.1 (3), MUST-38: half of the largest window that was seen is worth a segment"""
     p, c = h.established(win=800)
     h.send(c, b"x" * 10_000)
     p.expect("A", length=800)
@@ -293,7 +296,7 @@ def test_a_small_window_is_not_silly(h):
 
 
 def test_a_window_that_stays_silly_is_used_after_a_while(h):
-    """RFC 9293 3.8.6.2.1 (4): the override time-out"""
+    """RFC 9293 3.8.6.2.1 (4), MUST-38: the override time-out"""
     p, c = h.established(win=800)
     h.send(c, b"x" * 10_000)
     p.expect("A", length=800)
@@ -317,7 +320,7 @@ def test_window_updates_are_taken_from_newer_segments_only(h):
 
 
 def test_a_window_that_shrinks(h):
-    """RFC 9293 3.8.6: discouraged, but to be lived with: nothing new, and no crash"""
+    """RFC 9293 3.8.6 (MUST-34, SHLD-15): discouraged, but to be lived with: nothing new, and no crash"""
     p, c = h.established(win=8000)
     h.send(c, b"x" * 20_000)
     assert lengths(h) == [1000] * 8

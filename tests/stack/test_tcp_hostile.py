@@ -54,7 +54,7 @@ def test_a_peer_that_restarted_gets_through(h):
 
 @pytest.mark.parametrize("ack", [2, 1000, -70_000])
 def test_an_ack_of_what_was_never_sent_is_challenged(h, ack):
-    """RFC 5961 5.2; the data with it is not taken"""
+    """RFC 5961 5.2; RFC 9293 MAY-12: the data with it is not taken"""
     p, c = h.established()
     p.rx("PA", data=b"forged", ack=ack)
     p.expect("A", seq=1, ack=1)

@@ -21,7 +21,7 @@ def full(h, mtu=1500):
 
 
 def test_passive_open(h):
-    """RFC 9293 figure 6, from the side that listens"""
+    """RFC 9293 figure 6 (MAY-3), from the side that listens"""
     listener = h.listen(80)
     p = h.peer()
     p.rx("S", seq=0, mss=1000, win=5000)
@@ -67,7 +67,7 @@ def test_the_syn_again_is_answered_again(h):
 
 
 def test_a_reset_takes_the_half_open_child(h):
-    """RFC 9293 3.10.7.4, second, SYN-RECEIVED after a passive open"""
+    """RFC 9293 3.10.7.4, second (MUST-11), SYN-RECEIVED after a passive open"""
     listener = h.listen(80)
     p = h.peer()
     p.rx("S", seq=0)
@@ -200,7 +200,7 @@ def test_active_open(h):
     """RFC 9293 figure 6, from the side that calls"""
     c = h.connect(80)
     p = h.peer(port=80, to=h.info(c).local[1])
-    p.expect("S", seq=0, mss=full(h), ws=5, win=65535, options=["MSS", "WScale", "Timestamp"])
+    p.expect("S", seq=0, mss=full(h), ws=5, win=65535, options=["MSS", "WScale", "SAckOK", "Timestamp"])
     check(lib.sock_want(h.handle, c, READ | WRITE))
     assert h.events() == {}
     h.at("30ms")
@@ -274,7 +274,7 @@ def test_an_ack_of_what_was_not_sent_is_reset(h, flags, ack):
 
 
 def test_simultaneous_open(h):
-    """RFC 9293 3.5, figure 7"""
+    """RFC 9293 3.5, figure 7 (MUST-10)"""
     c = h.connect(80, local_port=5000)
     p = h.peer(port=80, to=5000)
     p.expect("S", seq=0)
@@ -339,6 +339,7 @@ def test_free_while_connecting(h):
 
 
 def test_connect_errors(h):
+    """RFC 9293 3.9.1.1 (MUST-46), and what connect(2) says"""
     c = h.connect(80)
     h.frames()
     with fails("EALREADY"):

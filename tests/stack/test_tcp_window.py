@@ -8,7 +8,7 @@ from .packets import payload_of
 
 
 def test_the_window_shuts_and_opens(harness, family):
-    """RFC 9293 3.8.6: told is kept; 3.8.6.2.2: it opens by a segment at least, and then we say so."""
+    """RFC 9293 3.8.6 (MUST-39, MAY-8): told is kept; 3.8.6.2.2: it opens by a segment at least, and then we say so."""
     h = harness(family, rcvbuf=4000)
     p, c = h.established()
     assert p.win == 65535
@@ -72,7 +72,7 @@ def test_data_and_fin_that_end_with_the_window(harness, family):
 
 
 def test_a_smaller_buffer_takes_nothing_back(h):
-    """RFC 9293 3.8.6: do not shrink the window"""
+    """RFC 9293 3.8.6 (SHLD-14): do not shrink the window"""
     p, c = h.established(SO_RCVBUF=8192)
     h.set(c, SO_RCVBUF=4096)
     p.rx("A", seq=1, data=b"x" * 1000)
@@ -82,7 +82,7 @@ def test_a_smaller_buffer_takes_nothing_back(h):
 
 # --- zero window ---
 def test_zero_window_is_probed(h):
-    """RFC 9293 3.8.6.1: first after an RTO, then doubling; for as long as the peer answers"""
+    """RFC 9293 3.8.6.1 (MUST-36, SHLD-29, SHLD-30): first after an RTO, then doubling; as long as the peer answers"""
     p, c = h.established(win=0)
     h.send(c, b"x" * 500)
     h.expect_nothing()
@@ -99,7 +99,7 @@ def test_zero_window_is_probed(h):
 
 
 def test_zero_window_for_an_hour(h):
-    """RFC 9293 3.8.6.1: it may stay shut for ever."""
+    """RFC 9293 3.8.6.1 (MUST-37): it may stay shut for ever."""
     p, c = h.established(win=0)
     h.send(c, b"x")
     for _ in range(40):
@@ -114,7 +114,7 @@ def test_zero_window_for_an_hour(h):
 
 
 def test_a_window_that_shut_over_data_under_way(h):
-    """RFC 9293 3.8.6.1: not given up while the peer says that it is there; given up when it does not."""
+    """RFC 9293 3.8.6.1 (MUST-35, SHLD-17, MAY-7): not given up while the peer says that it is there; else given up"""
     p, c = h.established()
     h.send(c, b"x" * 1000)
     p.expect("PA")
