@@ -40,6 +40,8 @@ uint64_t stack_run(struct stack *s, uint64_t now);
 int stack_events(struct stack *s, uint64_t *events, unsigned max);
 
 int stack_add_link(struct stack *s, struct link *l); /* the interface index, 1 and up */
+/* An interface for the frames with this tag (1 to 4094) on another one's link; its index. -EEXIST. */
+int stack_add_vlan(struct stack *s, int ifindex, unsigned id);
 /* gateway NULL: on the link itself. remove: -ESRCH. */
 int stack_add_route(struct stack *s, int ifindex, const uint8_t *dest, unsigned prefix, const uint8_t *gateway);
 int stack_remove_route(struct stack *s, int ifindex, const uint8_t *dest, unsigned prefix, const uint8_t *gateway);

@@ -5,6 +5,7 @@
 
 #define COUNTERS(X)                                                                                                    \
     X(EthInErrors) /* too short, or of a type that is not spoken here */                                               \
+    X(EthInUnknownVlans)                                                                                               \
     X(ArpInErrors)                                                                                                     \
     X(NeighFailed) /* packets given up because their next hop did not answer */                                        \
     X(NeighTableFull) /* neighbours not noted, packets dropped: all entries are in use */                              \

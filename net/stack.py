@@ -267,6 +267,10 @@ class Stack:
         link.take()
         return index
 
+    def add_vlan(self, ifindex: int, id: int) -> int:
+        """An interface for the frames with the tag ``id`` on the link of ``ifindex`` (IEEE 802.1Q); its index."""
+        return check(lib.stack_add_vlan(self.handle, ifindex, id))
+
     def add_address(self, ifindex: int, interface: str) -> None:
         """An address with its network, as ``"10.0.0.2/24"``."""
         addr, prefix = parse_interface(interface)

@@ -30,6 +30,10 @@ static inline void put32(uint8_t *p, uint32_t v)
 #define ETH_ALEN 6
 #define ETHERTYPE_IP4 0x0800
 #define ETHERTYPE_ARP 0x0806
+#define ETHERTYPE_VLAN 0x8100
+#define ETHERTYPE_QINQ 0x88a8
+#define VLAN_HLEN 4
+#define VLAN_ID_MASK 0xfff
 #define ETHERTYPE_IP6 0x86dd
 
 #define ARP_HTYPE 0

@@ -107,6 +107,7 @@ class Harness:
         self.answers_neighbours = neighbours
         self.silent: set[str] = set()
         self.others: list[Link] = []
+        self.tagged: list[Packet] = []  # frames of VLANs, which a test looks at by itself
         self.sent: list[Sent] = []
         self.owned: list[int] = []
         self.ours, self.their = OURS[family], PEER[family]
@@ -152,6 +153,9 @@ class Harness:
         """Take what has left. True: a neighbour was answered."""
         answered = False
         for frame, gso in self.link.drain():
+            if frame[12:14] == b"\x81\0":
+                self.tagged.append(Ether(frame))
+                continue
             packet = parse(frame, checksums=not self.caps & Link.CSUM, hops=self.hops)
             answer = neighbour_answer(packet, self.silent) if self.answers_neighbours else None
             if answer is None:
