@@ -87,7 +87,7 @@ def test_other_tags_are_nobodys(t):
 
 
 def test_untagged_is_another_interface(t):
-    """RFC 1122 3.3.4.2, the weak model: it is for us, by whichever link it came; the answer goes where the route says."""
+    """RFC 1122 3.3.4.2, the weak model: it is for us, whichever link it came by; the answer goes by the route."""
     t.h.inject(t.ip() / UDP(sport=1, dport=9))
     (packet,) = t.sent()
     assert packet[Dot1Q].vlan == 5
