@@ -45,6 +45,21 @@ int stack_add_vlan(struct stack *s, int ifindex, unsigned id);
 /* gateway NULL: on the link itself. remove: -ESRCH. */
 int stack_add_route(struct stack *s, int ifindex, const uint8_t *dest, unsigned prefix, const uint8_t *gateway);
 int stack_remove_route(struct stack *s, int ifindex, const uint8_t *dest, unsigned prefix, const uint8_t *gateway);
+struct stack_route {
+    uint8_t dest[16];
+    uint8_t gateway[16]; /* all zero: on the link itself */
+    uint8_t source[16];  /* what packets carry that chose none; all zero: the best address of the interface */
+    int32_t ifindex;
+    uint32_t metric; /* the lowest is taken */
+    uint32_t mtu;    /* 0: the link's */
+    uint8_t prefix;
+};
+/* set: in place of the one with the same destination, interface and metric, or a new one. delete: -ESRCH; a gateway must be
+ * the route's if one is named. */
+int stack_set_route(struct stack *s, const struct stack_route *route);
+int stack_delete_route(struct stack *s, const struct stack_route *route);
+/* The first route at or after *cursor, the one that is tried first; advances it. 1, or 0 at the end. */
+int stack_next_route(struct stack *s, uint64_t *cursor, struct stack_route *out);
 /* The source address that a packet to dest would carry. -ENETUNREACH. */
 int stack_source(struct stack *s, const uint8_t *dest, uint8_t *source);
 

@@ -149,9 +149,7 @@ class StackSocket:
     def _scoped(self, name: Any) -> Any:
         """A link-local address with a scope ties the socket to that interface, as with Linux (ipv6(7))."""
         if name.ifindex and name.addr[0] == 0xFE and name.addr[1] & 0xC0 == 0x80:
-            check(
-                lib.sock_setopt(self._network.handle, self._open_id(), socket.SOL_SOCKET, _BINDTOIFINDEX, name.ifindex)
-            )
+            self.setsockopt(socket.SOL_SOCKET, _BINDTOIFINDEX, name.ifindex)
         return name
 
     def connect_ex(self, address: Address) -> int:

@@ -35,9 +35,10 @@ struct neigh_table;
 struct reass;
 
 struct route {
-    struct addr dest, gateway;
+    struct addr dest, gateway, source; /* source any: chosen for each packet */
     uint8_t bits;
     bool on_link;
+    uint32_t metric, mtu; /* the lower metric first; mtu 0: the link's */
     struct netif *nif;
 };
 
@@ -63,7 +64,7 @@ struct stack {
 
     struct netif netifs[NETIFS_MAX]; /* the first is loopback */
     unsigned nnetifs;
-    struct route routes[ROUTES_MAX]; /* longest prefix first */
+    struct route routes[ROUTES_MAX]; /* longest prefix first, of those the lowest metric, of those the oldest */
     unsigned nroutes;
     struct neigh_table *neighs;
     bool changed;   /* addresses, routers: Python is to be told once */

@@ -160,7 +160,7 @@ int tcp_prepare(struct stack *s, struct tcp *t)
     if (!route_find(s, &t->k.remote, &t->k.local, &path))
         return -ENETUNREACH;
     t->k.local = path.src;
-    t->mtu = netif_mtu(path.nif, addr_is4(&t->k.remote));
+    t->mtu = path.mtu;
     for (t->shift_in = 0; t->shift_in < 14 && (uint64_t)65535 << t->shift_in < t->in_limit;)
         t->shift_in++;
     return 0;

@@ -188,10 +188,10 @@ def test_a_group_across_the_wire(host: Host, family: int, size: int) -> None:
 
 def test_link_local_addresses_with_their_scope(host: Host) -> None:
     """RFC 4007: fe80:: addresses of the kernel and of ours, each with the index of its own side."""
+    kernel = "fe80::77"  # its own is not checked for duplicates yet
+    subprocess.run(["ip", "addr", "add", f"{kernel}/64", "nodad", "dev", host.device], check=True)
 
     async def main() -> None:
-        kernel = "fe80::77"  # its own is not checked for duplicates yet
-        subprocess.run(["ip", "addr", "add", f"{kernel}/64", "nodad", "dev", host.device], check=True)
         theirs = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
         theirs.bind((kernel, 0, 0, host.index))
         client, answers = await kernel_endpoint(theirs)
