@@ -20,6 +20,7 @@ struct sock_name;
 /* --- the stack --------------------------------------------------------------------------------------------------- */
 
 #define STACK_ANY_DESTINATION 1 /* a gateway: takes packets for every address as its own */
+#define STACK_ACCEPT_REDIRECTS 4 /* believes a router of its own that another one is nearer (RFC 4861 8) */
 #define STACK_NO_REPORTS 2      /* tells nobody which groups it has joined: there is no multicast router */
 
 struct stack_config {

@@ -62,11 +62,12 @@ static int grow(struct stack *s)
         t->spare = spare;
     if (!slots || !generations || !spare || timer_reserve(&s->timers, s->timers.count + 1024 + cap) < 0)
         return -ENOMEM;
-    for (uint32_t i = cap; i-- > t->cap;) {
+    for (uint32_t i = t->cap; i < cap; i++) {
         t->slots[i] = NULL;
         t->generations[i] = 0;
         t->spare[t->nspare++] = i;
     }
+    t->next_spare = 0; /* there were none, or it would not grow */
     t->cap = cap;
     return 0;
 }
@@ -80,7 +81,9 @@ struct sock *sock_new(struct stack *s, size_t size, const struct sock_ops *ops, 
         *error = rc < 0 ? -rc : ENOMEM;
         return NULL;
     }
-    uint32_t slot = t->spare[--t->nspare];
+    uint32_t slot = t->spare[t->next_spare];
+    t->next_spare = (t->next_spare + 1) % t->cap;
+    t->nspare--;
     t->generations[slot] = t->generations[slot] % GENERATION_MASK + 1; /* never 0, so that no id is */
     t->slots[slot] = k;
     t->count++;
@@ -154,7 +157,7 @@ void sock_destroy(struct stack *s, struct sock *k)
     if (t->any_dgram == k)
         t->any_dgram = NULL;
     t->slots[slot] = NULL;
-    t->spare[t->nspare++] = slot;
+    t->spare[(t->next_spare + t->nspare++) % t->cap] = slot;
     t->count--;
     free(k);
 }
@@ -365,14 +368,16 @@ unsigned sock_pick_port(struct stack *s, const struct sock *k, const struct addr
     return 0;
 }
 
-void sock_host_unreachable(struct stack *s, const struct addr *next_hop)
+void sock_address_gone(struct stack *s, const struct addr *a)
 {
     for (uint32_t i = 0; i < s->socks->cap; i++) {
         struct sock *k = s->socks->slots[i];
-        struct path path;
-        if (k && k->type == SOCK_STREAM && k->rport && tcp_is_connecting(k) &&
-            route_find(s, &k->remote, &k->local, &path) && addr_eq(&path.next, next_hop))
-            tcp_connect_failed(s, k, EHOSTUNREACH);
+        if (!k || !k->rport || !addr_same(&k->local, a))
+            continue;
+        if (k->type == SOCK_STREAM)
+            tcp_end(s, tcp_of(k), ECONNABORTED);
+        else
+            sock_fail(s, k, EADDRNOTAVAIL);
     }
 }
 

@@ -46,8 +46,8 @@ struct sock {
 struct sock_table {
     struct sock **slots;
     uint32_t *generations;
-    uint32_t *spare; /* free slots, a stack */
-    uint32_t cap, nspare, count;
+    uint32_t *spare; /* free slots, a ring: each rests for as long as it can, so that its ids are long in coming again */
+    uint32_t cap, next_spare, nspare, count;
     struct sock **connected, **bound; /* buckets: by 4-tuple; by protocol and local port */
     uint32_t connected_mask;
     struct sock *any_stream, *any_dgram; /* any-destination stacks: whoever takes every port */
@@ -91,7 +91,8 @@ void sock_output_dirty(struct stack *s);
 unsigned sock_collect_events(struct stack *s, uint64_t *out, unsigned max);
 void sock_fill_name(const struct sock *k, int which, struct sock_name *out);
 
-/* A next hop did not answer: fail what waits for it. */
-void sock_host_unreachable(struct stack *s, const struct addr *next_hop);
+/* An address is ours no more: connections from it end (ECONNABORTED), connected datagram sockets are told. Looks at every
+ * socket, which is good enough for what happens by hand or once in days. */
+void sock_address_gone(struct stack *s, const struct addr *a);
 
 #endif

@@ -37,7 +37,7 @@ struct reass;
 struct route {
     struct addr dest, gateway, source; /* source any: chosen for each packet */
     uint8_t bits;
-    bool on_link;
+    bool on_link, redirected; /* redirected: see redirect.c */
     uint32_t metric, mtu; /* the lower metric first; mtu 0: the link's */
     struct netif *nif;
 };
@@ -120,6 +120,7 @@ static inline uint32_t zone_of(const struct netif *nif)
 }
 /* bits: of 128. gateway NULL: on the link itself. 0, -ENOBUFS, -ESRCH. */
 int route_add(struct netif *nif, const struct addr *dest, unsigned bits, const struct addr *gateway);
+void route_drop(struct stack *s, unsigned i); /* of the table */
 int route_remove(struct netif *nif, const struct addr *dest, unsigned bits, const struct addr *gateway);
 bool stack_is_local(const struct stack *s, const struct addr *a);
 struct netif *netif_of(struct stack *s, int ifindex); /* NULL: there is none */

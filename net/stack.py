@@ -222,9 +222,6 @@ class Link:
 class Stack:
     """One host's TCP/IP. ``handle`` is what ``lib.sock_*`` take; ``poller`` is what a reactor attaches."""
 
-    ANY_DESTINATION = 1
-    NO_REPORTS = 2
-
     def __init__(
         self,
         rng: Rng,
@@ -236,6 +233,7 @@ class Stack:
         sndbuf: int = 1 << 20,
         any_destination: bool = False,
         reports: bool = True,
+        accept_redirects: bool = False,
     ) -> None:
         config = ffi.new(
             "struct stack_config *",
@@ -245,7 +243,9 @@ class Stack:
                 "sockets": sockets,
                 "rcvbuf": rcvbuf,
                 "sndbuf": sndbuf,
-                "flags": (self.ANY_DESTINATION if any_destination else 0) | (0 if reports else self.NO_REPORTS),
+                "flags": (lib.STACK_ANY_DESTINATION if any_destination else 0)
+                | (0 if reports else lib.STACK_NO_REPORTS)
+                | (lib.STACK_ACCEPT_REDIRECTS if accept_redirects else 0),
             },
         )
         out = ffi.new("struct stack **")

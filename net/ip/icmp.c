@@ -90,24 +90,32 @@ static uint32_t quoted_transport(const uint8_t *ip, uint32_t len, bool v4, unsig
     return 0;
 }
 
-/* The packet inside an error is one of ours: tell the transport that sent it. */
-static void error_input(struct stack *s, const struct pbuf *p, const struct ip_meta *m, struct meaning what, uint32_t mtu)
+/* The packet at ip is one of ours, and something has happened to it: tell the transport that sent it. */
+static bool tell(const struct netif *nif, const uint8_t *ip, uint32_t len, bool v4, struct meaning what, uint32_t mtu)
 {
-    const uint8_t *ip = pbuf_data(p) + ICMP_HLEN;
-    bool v4 = addr_is4(&m->dst);
-    uint32_t len = p->len - ICMP_HLEN;
+    struct stack *s = nif->stack;
     unsigned proto;
     uint32_t at = quoted_transport(ip, len, v4, &proto);
-    if (!at || len < at + 8) { /* eight bytes of the transport header are promised: ports and a sequence number */
-        count(s, C_IcmpInErrors);
-        return;
-    }
-    struct addr src = v4 ? addr_from4(ip + IP4_SRC) : addr_in_zone(addr_from(ip + IP6_SRC), zone_of(m->nif));
-    struct addr dst = v4 ? addr_from4(ip + IP4_DST) : addr_in_zone(addr_from(ip + IP6_DST), zone_of(m->nif));
+    if (!at || len < at + 8) /* eight bytes of the transport header are promised: ports and a sequence number */
+        return false;
+    struct addr src = v4 ? addr_from4(ip + IP4_SRC) : addr_in_zone(addr_from(ip + IP6_SRC), zone_of(nif));
+    struct addr dst = v4 ? addr_from4(ip + IP4_DST) : addr_in_zone(addr_from(ip + IP6_DST), zone_of(nif));
     if (proto == PROTO_TCP)
         tcp_icmp_error(s, &src, &dst, ip + at, what.error, mtu);
     else if (proto == PROTO_UDP)
         udp_icmp_error(s, &src, &dst, ip + at, what.error, what.hard);
+    return true;
+}
+
+static void error_input(struct stack *s, const struct pbuf *p, const struct ip_meta *m, struct meaning what, uint32_t mtu)
+{
+    if (!tell(m->nif, pbuf_data(p) + ICMP_HLEN, p->len - ICMP_HLEN, addr_is4(&m->dst), what, mtu))
+        count(s, C_IcmpInErrors);
+}
+
+void icmp_undeliverable(const struct netif *nif, const struct pbuf *p)
+{
+    tell(nif, pbuf_data(p), p->len, pbuf_data(p)[0] >> 4 == 4, (struct meaning){EHOSTUNREACH, false}, 0);
 }
 
 void icmp4_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
@@ -138,7 +146,7 @@ void icmp4_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
         error_input(s, p, m, bad_header, 0);
         break;
     case ICMP4_REDIRECT:
-        count(s, C_IcmpInRedirects);
+        redirect_input(s, p, m);
         break;
     default:
         break; /* RFC 1122 3.2.2: unknown types are silently discarded */
@@ -185,7 +193,7 @@ void icmp6_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
         error_input(s, p, m, bad_header, 0);
         break;
     case ICMP6_REDIRECT:
-        count(s, C_IcmpInRedirects);
+        redirect_input(s, p, m);
         break;
     default:
         break;

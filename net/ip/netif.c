@@ -6,6 +6,7 @@
 #include "net/ip/group.h"
 #include "net/ip/neigh.h"
 #include "net/core/wire.h"
+#include "net/sock.h"
 #include "net/stack.h"
 
 static uint64_t age(struct netif *nif);
@@ -159,10 +160,13 @@ void netif_set_lifetimes(struct netif *nif, struct netif_addr *a, uint64_t prefe
 
 void netif_remove(struct netif *nif, struct netif_addr *a)
 {
+    struct addr gone = addr_in_zone(a->addr, (uint32_t)nif->index);
     group_address_removed(nif, &a->addr);
     if (routed(a))
         route_remove(nif, &a->addr, a->bits, NULL);
     *a = nif->addrs[--nif->naddrs];
+    if (!stack_is_local(nif->stack, &gone))
+        sock_address_gone(nif->stack, &gone);
 }
 
 /* What became deprecated, and what invalid (RFC 4862 5.5.4); when the next will. */

@@ -78,7 +78,7 @@ int route_add(struct netif *nif, const struct addr *dest, unsigned bits, const s
     return insert(nif->stack, &r);
 }
 
-static void drop_at(struct stack *s, unsigned i)
+void route_drop(struct stack *s, unsigned i)
 {
     memmove(&s->routes[i], &s->routes[i + 1], (--s->nroutes - i) * sizeof *s->routes);
 }
@@ -91,7 +91,7 @@ int route_remove(struct netif *nif, const struct addr *dest, unsigned bits, cons
         if (r->nif != nif || r->bits != bits || !addr_match(&r->dest, dest, bits) || r->on_link != !gateway ||
             (gateway && !addr_eq(&r->gateway, gateway)))
             continue;
-        drop_at(s, i);
+        route_drop(s, i);
         return 0;
     }
     return -ESRCH;
@@ -172,7 +172,7 @@ int stack_delete_route(struct stack *s, const struct stack_route *route)
     int rc = route_from(s, route, &r);
     for (unsigned i = 0; rc == 0 && i < s->nroutes; i++)
         if (is_same(&s->routes[i], &r) && (r.on_link || addr_eq(&s->routes[i].gateway, &r.gateway))) {
-            drop_at(s, i);
+            route_drop(s, i);
             return 0;
         }
     return rc < 0 ? rc : -ESRCH;

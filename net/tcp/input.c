@@ -251,6 +251,7 @@ static uint32_t acknowledged(struct stack *s, struct tcp *t, const struct segmen
         t->snd_nxt = t->snd_una;
     tcp_out_acked(s, t, bytes);
     t->progress = true;
+    t->soft_error = 0;
     if (t->out_bytes || t->fin_wanted)
         sock_mark_dirty(s, &t->k);
     if (was_full || t->k.want & EV_WRITE)

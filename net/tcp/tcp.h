@@ -22,6 +22,8 @@
 #define LIBOS_TCP_H
 
 #include "net/core/seq.h"
+#include <errno.h>
+
 #include "net/sock.h"
 #include "net/tcp/scoreboard.h"
 
@@ -188,6 +190,7 @@ struct tcp {
     uint32_t keep_idle, keep_interval; /* seconds */
     uint8_t keep_count, keep_sent;
     uint64_t last_heard;
+    uint8_t soft_error; /* an errno that ICMP gave as the reason of what may be a failure; 0 */
     uint64_t confirmed; /* when the neighbour cache was last told of progress (RFC 4861 7.3.1) */
     bool progress;      /* the peer took or sent something new since then */
 
@@ -233,7 +236,8 @@ int tcp_prepare(struct stack *s, struct tcp *t);
 void tcp_start(struct stack *s, struct tcp *t, const struct tcp *old);
 void tcp_set_mss(struct tcp *t);
 bool tcp_is_connecting(const struct sock *k);
-void tcp_connect_failed(struct stack *s, struct sock *k, int error);
+/* Why a connection that nothing comes through any more has ended. */
+static inline int tcp_timeout_error(const struct tcp *t) { return t->soft_error ? t->soft_error : ETIMEDOUT; }
 
 /* listen.c */
 /* True: it kept g->p. */

@@ -43,7 +43,7 @@ static void retransmit(struct stack *s, struct tcp *t)
                 s->now - t->last_heard < 2 * TCP_RTO_MAX;
     if (t->backoff >= most && !shut) {
         count(s, C_TcpExtTCPAbortOnTimeout);
-        tcp_end(s, t, ETIMEDOUT);
+        tcp_end(s, t, tcp_timeout_error(t));
         return;
     }
     tcp_recovery_timeout(s, t);
@@ -59,7 +59,7 @@ static void persist(struct stack *s, struct tcp *t)
         return;
     }
     if (t->k.orphan && t->backoff >= ORPHAN_RETRIES) { /* 3.8.6.1 lets a window stay shut for ever; not for nobody */
-        tcp_end(s, t, ETIMEDOUT);
+        tcp_end(s, t, tcp_timeout_error(t));
         return;
     }
     count(s, C_TcpExtTCPWinProbe);
@@ -88,7 +88,7 @@ static void keepalive(struct stack *s, struct tcp *t) /* RFC 9293 3.8.4 */
     }
     if (t->keep_sent >= t->keep_count) {
         count(s, C_TcpExtTCPAbortOnTimeout);
-        tcp_end(s, t, ETIMEDOUT);
+        tcp_end(s, t, tcp_timeout_error(t));
         return;
     }
     count(s, C_TcpExtTCPKeepAlive);
