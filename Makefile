@@ -74,9 +74,10 @@ $(STACK)/%.o: %.c $(filter %.h,$(SOURCES))
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -g -fPIC -fno-strict-aliasing -Wall -Wextra -Wno-unused-parameter -I. -c -o $@ $<
 
-$(STACK)/libos-stack.so: $(STACK_OBJECTS)
-	echo '{ global: drive_*; stack_*; sock_*; link_*; inet_checksum; local: *; };' > $(STACK)/exports
-	$(CC) -shared -Wl,--version-script=$(STACK)/exports -o $@ $^ -ldl
+$(STACK)/libos-stack.so: $(STACK_OBJECTS) $(STACK)/libos-stack.h
+	{ echo '{ global:'; grep -oE '\b(drive|stack|sock|link|inet)_[a-z0-9_]+\(' $(STACK)/libos-stack.h | tr '(' ';'; \
+	  echo 'local: *; };'; } > $(STACK)/exports
+	$(CC) -shared -Wl,--version-script=$(STACK)/exports -o $@ $(STACK_OBJECTS) -ldl
 
 $(STACK)/libos-stack.a: $(STACK_OBJECTS)
 	$(AR) rcs $@ $^

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from libos.bench.echo import CASES, Case, bench_echo
+from libos.bench.load import CASES as LOADS
+from libos.bench.load import LOADED, LoadReport, bench_load, load_table
 from libos.bench.report import Report, ratios_table, rows_table
 from libos.bench.servers import PEERS
 from libos.bench.wire import CASES as WIRES
@@ -42,7 +45,7 @@ def _progress(runs: int) -> Iterator[Callable[[str], None]]:
         bar.update(task, description="done", total=done + 1, completed=done + 1)
 
 
-def _finish(report: Report | WireReport, out: Console, json_file: Path | None) -> None:
+def _finish(report: Report | LoadReport | WireReport, out: Console, json_file: Path | None) -> None:
     """What was left out, the file, the exit status."""
     for item in report.left_out:
         out.print(f"left out: {item.what}: {item.why}", style="red" if item.why.startswith("failed") else "yellow")
@@ -105,6 +108,48 @@ def echo(json_file: Path | None, cases: str, peers: str, seconds: float, repeat:
         if (ratios := ratios_table(report)) is not None:
             out.print("Peer / reference: total CPU, p50. Below 1 the peer needs less.")
             out.print(ratios)
+    _finish(report, out, json_file)
+
+
+@bench.command()
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there.")
+@click.option("--cases", default=",".join(LOADS), show_default=True, help="Which loads, several.")
+@click.option("--peers", default=",".join(LOADED), show_default=True, help="Which servers to measure, several.")
+@click.option(
+    "--seconds", type=click.FloatRange(0.1, 600), default=1.0, show_default=True, help="Length of one measurement."
+)
+@click.option(
+    "--repeat", type=click.IntRange(1, 1000), default=3, show_default=True, help="Runs of each; medians are reported."
+)
+def load(json_file: Path | None, cases: str, peers: str, seconds: float, repeat: int) -> None:
+    """One stream each way, and connections that live for one request, against each peer in turn (root).
+
+    \b
+    up         the client sends, 64 KiB a write; the server's program takes it
+    down       the server's program sends, 64 KiB a write
+    connect    32 at a time: connect, 64 bytes there and back, close
+
+    \b
+    libos bench load                                     all of it
+    libos bench load --cases connect --repeat 7 --peers uvloop,libos-tap
+    """
+    for option, allowed, given in (("cases", LOADS, cases), ("peers", LOADED, peers)):
+        for name in _split(given):
+            if name not in allowed:
+                raise ConfigError(f"--{option} {name}: allowed: {', '.join(allowed)}")
+    if os.geteuid() != 0:
+        raise ConfigError("libos bench load: needs root, for network namespaces: sudo libos bench load")
+    if json_file is not None:
+        json_file.touch()
+    runs = len(_split(cases)) * len(_split(peers)) * repeat
+    with _progress(runs) as progress:
+        report = bench_load(_split(cases), _split(peers), seconds=seconds, repeat=repeat, progress=progress)
+    out = Console()
+    if report.rows:
+        out.print(
+            "\nRates; CPU of the server, and of both sides, for each MiB or connection; rates divided by others'."
+        )
+        out.print(load_table(report))
     _finish(report, out, json_file)
 
 

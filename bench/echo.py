@@ -31,7 +31,7 @@ from libos.bench.servers import PEERS, Peer, PeerError, why_not
 from libos.bench.testbed import Testbed
 from libos.errors import ConfigError
 
-__all__ = ["CASES", "Case", "bench_echo", "congestion_of_kernel", "measure", "version_of"]
+__all__ = ["CASES", "Case", "bench_echo", "congestion_of_kernel", "host_of", "measure", "version_of"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def bench_echo(
                 left_out.append(LeftOut(peer.name, why))
             else:
                 able.append(peer)
-        report = Report(_host(bed, congestion, seconds, repeat), left_out=left_out)
+        report = Report(host_of(bed, congestion, seconds, repeat), left_out=left_out)
         for case in cases:
             samples: dict[Peer, list[Sample]] = {peer: [] for peer in able}
             for turn in range(repeat):
@@ -143,7 +143,7 @@ def congestion_of_kernel() -> tuple[str, list[LeftOut]]:
     return "cubic", []
 
 
-def _host(bed: Testbed, congestion: str, seconds: float, repeat: int) -> dict[str, object]:
+def host_of(bed: Testbed, congestion: str, seconds: float, repeat: int) -> dict[str, object]:
     """What the figures depend on."""
     model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return {

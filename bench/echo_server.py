@@ -1,4 +1,4 @@
-"""One asyncio program, an echo server, on whichever loop and world the command line names.
+"""One asyncio program, a server of one role, on whichever loop and world the command line names.
 
 The same Protocol runs on asyncio, uvloop and libos, so what differs between their rows is the loop and the stack below
 it. It is started by :mod:`libos.bench.servers` as a process of its own and announces its port as a line of JSON on
@@ -14,11 +14,13 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import cast
 
 import libos
 
-__all__ = ["Echo", "main", "new_loop"]
+__all__ = ["ROLES", "main", "new_loop"]
 
 _PR_SET_PDEATHSIG = 1
 _PORT = 7
@@ -38,6 +40,41 @@ class Echo(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.transport.resume_reading()
+
+
+class Sink(asyncio.Protocol):
+    """Takes what comes."""
+
+    def data_received(self, data: bytes) -> None:
+        pass
+
+
+class Source(asyncio.Protocol):
+    """Writes 64 KiB at a time, for as long as the transport takes it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.loop = asyncio.get_running_loop()
+        self.chunk = bytes(65536)
+        self.paused = False
+        self.loop.call_soon(self.write)
+
+    def write(self) -> None:
+        while not self.paused and not self.transport.is_closing():
+            self.transport.write(self.chunk)
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self.write()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.paused = True
+
+
+ROLES: Mapping[str, type[asyncio.Protocol]] = MappingProxyType({"echo": Echo, "sink": Sink, "source": Source})
 
 
 def new_loop(name: str, **settings: object) -> asyncio.AbstractEventLoop:
@@ -60,14 +97,15 @@ def new_loop(name: str, **settings: object) -> asyncio.AbstractEventLoop:
 
 async def serve(args: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
+    protocol = ROLES[args.role]
     if args.loop == "libos-tap":
-        server = await loop.create_server(Echo, args.interface.partition("/")[0], _PORT, backlog=1024)
+        server = await loop.create_server(protocol, args.interface.partition("/")[0], _PORT, backlog=1024)
         port = _PORT
     else:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, args.congestion.encode())
         listener.bind((args.address, 0))
-        server = await loop.create_server(Echo, sock=listener, backlog=1024)
+        server = await loop.create_server(protocol, sock=listener, backlog=1024)
         port = listener.getsockname()[1]
     print(json.dumps({"port": port}), flush=True)
     async with server:
@@ -80,6 +118,7 @@ def main() -> None:
         "--loop", choices=["asyncio", "uvloop", "libos-host", "libos-host-epoll", "libos-tap"], required=True
     )
     parser.add_argument("--cpu", type=int, required=True, help="run on this cpu only")
+    parser.add_argument("--role", choices=sorted(ROLES), default="echo", help="what its connections do")
     parser.add_argument("--address", default="127.0.0.1", help="kernel sockets: where to listen")
     parser.add_argument("--congestion", default="cubic", help="kernel sockets: congestion control")
     parser.add_argument("--tap", help="libos-tap: the device to make")

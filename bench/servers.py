@@ -20,12 +20,15 @@ from libos.bench.compile import build, compiler
 from libos.bench.testbed import TAP, TAP_CLIENT, TAP_PREFIX, TAP_SERVER, Testbed
 from libos.errors import HostError
 
-__all__ = ["PEERS", "Peer", "PeerError", "Running", "why_not"]
+__all__ = ["PEERS", "Peer", "PeerError", "Role", "Running", "why_not"]
 
 _START_LIMIT = 15.0  # seconds until a server must have announced its port
 _SYS_IO_URING_SETUP = 425  # the same number on every architecture
 _IO_URING_PARAMS = 120  # sizeof(struct io_uring_params)
 _SPIN_US = 1_000_000  # spinning peers: longer than any pause between requests
+
+
+Role = Literal["echo", "sink", "source"]
 
 
 class PeerError(Exception):
@@ -41,17 +44,20 @@ class Peer:
     wire: Literal["kernel", "tap"]
     what: str  # program "c": its source; "python": its --loop
     spin: bool = False
+    role: Role = "echo"
 
     def command(self, bed: Testbed, congestion: str) -> list[str]:
         """How to start it: a program announces {"port": N} when connections are welcome."""
         cpu = str(bed.cpus[1])
+        if self.program == "c" and self.wire == "tap":
+            return [str(build(self.what)), TAP, cpu, "spin" if self.spin else "block", self.role]
+        if self.program == "c" and self.role == "echo":
+            return [str(build(self.what)), bed.address, cpu, congestion]
         if self.program == "c":
-            path = str(build(self.what))
-            if self.wire == "tap":
-                return [path, TAP, cpu, "spin" if self.spin else "block"]
-            return [path, bed.address, cpu, congestion]
+            return [str(build("stream_epoll")), bed.address, cpu, congestion, self.role]
         # -P: where this is started from is no place to import from.
         command = [sys.executable, "-P", "-m", "libos.bench.echo_server", "--loop", self.what, "--cpu", cpu]
+        command += ["--role", self.role]
         if self.wire == "kernel":
             return [*command, "--address", bed.address, "--congestion", congestion]
         interface = f"{TAP_SERVER}/{TAP_PREFIX}"

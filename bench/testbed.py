@@ -15,6 +15,7 @@ import contextlib
 import os
 import socket
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
@@ -66,6 +67,9 @@ class Testbed:
             self.kernel = kernel = Namespace.new()
             stack.callback(kernel.close)
             self.address = _VETH_SERVER
+            with client.entered():  # enough ports for many short connections to one server (ip-sysctl)
+                Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("1024 65535")
+                Path("/proc/sys/net/ipv4/tcp_tw_reuse").write_text("1")
             _join(client, kernel)
             self._stack = stack.pop_all()
 

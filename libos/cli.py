@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -17,21 +18,32 @@ import click
 __all__ = ["main"]
 
 
+# Commands that live in modules of their own, imported when they are asked for.
+_ELSEWHERE = MappingProxyType(
+    {
+        "bench": ("libos.bench.cli", "Measure libos beside the kernel's TCP, asyncio and uvloop."),
+        "ip": ("libos.look.ip", "Show addresses, routes and neighbours of machines that run."),
+        "nstat": ("libos.look.nstat", "Show what machines that run have counted."),
+        "ss": ("libos.look.ss", "Show the sockets of machines that run."),
+    }
+)
+
+
 class Commands(click.Group):
-    """``bench`` lives with the benchmarks and is imported when it is asked for."""
+    """With those of ``_ELSEWHERE``."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), "bench"})
+        return sorted({*super().list_commands(ctx), *_ELSEWHERE})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name == "bench":
-            command: click.Command = importlib.import_module("libos.bench.cli").bench
+        if name in _ELSEWHERE:
+            command: click.Command = getattr(importlib.import_module(_ELSEWHERE[name][0]), name)
             return command
         return super().get_command(ctx, name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, self.commands[name].get_short_help_str(80)) for name in sorted(self.commands)]
-        rows.append(("bench", "Measure libos beside the kernel's TCP, asyncio and uvloop."))
+        rows += [(name, help) for name, (_, help) in _ELSEWHERE.items()]
         with formatter.section("Commands"):
             formatter.write_dl(sorted(rows))
 
@@ -58,6 +70,9 @@ def cli() -> None:
         libos run --net tap --ip 10.0.3.15/24 app.py
     What this host offers, and what to do about what it lacks:
         libos doctor
+    What a machine that runs is doing, from another shell:
+        libos ss -tie
+        libos nstat
     """
 
 
@@ -105,7 +120,12 @@ def _option(*names: str, metavar: str, help: str, several: bool = False, require
     several=True,
     help="Lead a port of the host (of its loopback, if there is no ADDR) to one of the machine. Several.",
 )
-@_option("--ip", metavar="ADDR/PREFIX", several=True, help="The machine's addresses, v4 and v6. Several.")
+@_option(
+    "--ip",
+    metavar="ADDR/PREFIX|dhcp|auto",
+    several=True,
+    help="The machine's addresses, v4 and v6. On tap also dhcp (v4), auto (v6: routers, DHCPv6). Several.",
+)
 @_option("--gateway", metavar="ADDR", several=True, help="Default route; one for v4, one for v6.")
 @_option("--dns", metavar="ADDR", several=True, help="Name servers. Several.")
 @_option("--search", metavar="DOMAIN", several=True, help="Where to look for short names. Several.")

@@ -51,12 +51,21 @@ class Address(str):
 
 
 class Interface(str):
-    """An address with its prefix length, ``10.0.0.2/24``. There is no default prefix: guessing has bitten everybody."""
+    """An address with its prefix length, ``10.0.0.2/24``. There is no default prefix: guessing has bitten everybody.
+
+    Or who is to be asked for one: ``dhcp`` (IPv4), ``auto`` (IPv6: routers, and DHCPv6 where they say so).
+    """
 
     __slots__ = ()
 
+    @property
+    def static(self) -> bool:
+        return "/" in self
+
     @classmethod
     def parse(cls, text: str) -> Interface:
+        if text in ("dhcp", "auto"):
+            return cls(text)
         address, slash, prefix = text.partition("/")
         if not slash or not prefix.isdecimal():
             raise ValueError("no prefix length")
@@ -200,7 +209,10 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     publish: Annotated[
         tuple[Publish, ...], Meta(description="[ADDR:]HOST:GUEST[/tcp|/udp] with ports up to 65535")
     ] = ()
-    ip: Annotated[tuple[Interface, ...], Meta(description="ADDR/PREFIX, as 10.0.0.2/24 or fd00::2/64")] = ()
+    ip: Annotated[
+        tuple[Interface, ...],
+        Meta(description="ADDR/PREFIX, as 10.0.0.2/24 or fd00::2/64; in world tap also dhcp, auto"),
+    ] = ()
     gateway: Annotated[tuple[Address, ...], Meta(description="an IPv4 or IPv6 address, at most one of each")] = ()
     dns: Annotated[tuple[Address, ...], Meta(description="IPv4 or IPv6 addresses of name servers")] = ()
     search: Annotated[tuple[Domain, ...], Meta(description="domains, as example.org")] = ()
@@ -224,8 +236,17 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ] = None
     memory: Annotated[Size, Meta(description="bytes, or a number with K, M or G; at least 16M")] = Size(256 << 20)
     sockets: Annotated[int, Meta(ge=16, le=1 << 20, description="16 to 1048576")] = 65536
-    rcvbuf: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(1 << 20)
-    sndbuf: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(1 << 20)
+    rcvbuf: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(128 << 10)
+    sndbuf: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(256 << 10)
+    rcvbuf_max: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(16 << 20)
+    sndbuf_max: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(16 << 20)
+    notsent_lowat: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 0: no limit; up to 64M")] = (
+        Size(0)
+    )
+    congestion: Annotated[Literal["cubic", "reno"], Meta(description="cubic or reno")] = "cubic"
+    ecn: Annotated[
+        int, Meta(ge=0, le=2, description="0 (off), 1 (asked for) or 2 (only where the peer asks), as net.ipv4.tcp_ecn")
+    ] = 2
     seed: Annotated[int | None, Meta(description="a number; the same one makes the same choices")] = None
 
 
@@ -281,6 +302,9 @@ _PARSERS: Mapping[str, Callable[[Any], object]] = MappingProxyType(
         "memory": Size.parse,
         "rcvbuf": Size.parse,
         "sndbuf": Size.parse,
+        "rcvbuf_max": Size.parse,
+        "sndbuf_max": Size.parse,
+        "notsent_lowat": Size.parse,
     }
 )
 _SEVERAL = frozenset({"publish", "ip", "gateway", "dns", "search"})
@@ -295,6 +319,9 @@ _LIMITS: Mapping[str, Callable[[Any], object]] = MappingProxyType(
         "memory": lambda size: 16 << 20 <= size < 1 << 48,  # a TAP alone keeps 4 MiB ready to receive into
         "rcvbuf": lambda size: 4 << 10 <= size <= 64 << 20,
         "sndbuf": lambda size: 4 << 10 <= size <= 64 << 20,
+        "rcvbuf_max": lambda size: 4 << 10 <= size <= 64 << 20,
+        "sndbuf_max": lambda size: 4 << 10 <= size <= 64 << 20,
+        "notsent_lowat": lambda size: size <= 64 << 20,
         "seed": lambda seed: seed is None or seed >= 0,
     }
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 
-__all__ = ["ConfigError", "HostError", "LibosError", "WorldError", "check", "os_error"]
+__all__ = ["AddressError", "ConfigError", "HostError", "LibosError", "WorldError", "check", "os_error"]
 
 
 class LibosError(Exception):
@@ -24,6 +24,10 @@ class ConfigError(LibosError):
 
 class HostError(LibosError):
     """The host refused something that the machine needs: names it, and says what to do."""
+
+
+class AddressError(HostError):
+    """Nobody gave the machine an address in time."""
 
 
 class WorldError(LibosError, RuntimeError):

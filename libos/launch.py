@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType, ModuleType
 from typing import TYPE_CHECKING
 
-from libos.errors import ConfigError
+from libos.errors import AddressError, ConfigError
 from libos.machine import Machine, MachineLoop
 from libos.policy import EventLoopPolicy
 
@@ -109,11 +109,12 @@ def launch(
     ``booted`` is told before the program starts; ``ended``, with the statistics, unless the program failed.
     """
     program.check()
-    machine = Machine(config)
+    machine = Machine(config, say=lambda line: print(f"libos: {line}", file=sys.stderr, flush=True))
     failure: BaseException | None = None
     status = 0
-    with _signals():
+    with _signals(), _control(machine, program):
         try:
+            machine.wait_for_addresses()
             booted(machine)
             with _world(machine):
                 program.run()
@@ -121,7 +122,7 @@ def launch(
             pass
         except SystemExit as exit:
             status = _status(exit)
-        except NotFound:
+        except (NotFound, AddressError):
             raise
         except BaseException as error:
             failure, status = error, 1
@@ -134,6 +135,21 @@ def launch(
     else:
         _print_failure(program, failure)
     return status
+
+
+@contextlib.contextmanager
+def _control(machine: Machine, program: Program) -> Iterator[None]:
+    """Meanwhile `libos ss` finds the machine. A host without a place for the socket is no reason not to run."""
+    from libos.control import Control
+
+    control = None
+    with contextlib.suppress(OSError):
+        control = Control(machine, " ".join([str(program), *program.args]))
+    try:
+        yield
+    finally:
+        if control is not None:
+            control.close()
 
 
 def _status(exit: SystemExit) -> int:

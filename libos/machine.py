@@ -18,23 +18,25 @@ import os
 import socket
 import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from libos.clock import Clock, MonotonicClock
 from libos.config import MachineConfig
-from libos.errors import ConfigError, HostError, WorldError
+from libos.errors import AddressError, ConfigError, HostError, WorldError
 from libos.rand import Rng
 from libos.sched.loop import Loop
 from libos.sched.reactor import Reactor
 
 if TYPE_CHECKING:
+    from libos.net.config.service import Configurator
     from libos.net.names.hosts import Hosts
     from libos.net.network import StackNetwork
     from libos.net.stack import Link, Stack
     from libos.net.user.gateway import Gateway
+    from libos.net.view import NetView
 
 __all__ = ["Machine", "MachineLoop", "Plan"]
 
@@ -43,6 +45,8 @@ T = TypeVar("T")
 LINGER_NS = 2_000_000_000
 PAIR_MTU = 65520
 TAP_MTU = 1500
+TAP_PACE = 50_000_000  # ns for each second of RFC 5227 and RFC 4862: a TAP's neighbours answer in microseconds
+ADDRESS_WAIT = 10_000_000_000
 
 
 class Plan(NamedTuple):
@@ -61,7 +65,12 @@ class Plan(NamedTuple):
         subnet = "10.0.2.{}/24", "fd00:6c69:626f:73::{}/64"
         if config.net == "tap":
             subnet = "10.0.3.{}/24", "fd00:6c69:626f:74::{}/64"
-        ip: tuple[str, ...] = config.ip or tuple(each.format(15) for each in subnet)
+        asked = [each for each in config.ip if not each.static]
+        if asked and config.net != "tap":
+            raise ConfigError(f"ip {asked[0]}: allowed: in world tap (in world {config.net} there is nobody to ask)")
+        ip: tuple[str, ...] = tuple(each for each in config.ip if each.static)
+        if not config.ip:
+            ip = tuple(each.format(15) for each in subnet)
         gateway, peer, dns = [], [], []
         for interface in map(ipaddress.ip_interface, _first_of_each_family(ip)):
             chosen = next((g for g in config.gateway if ipaddress.ip_address(g).version == interface.version), None)
@@ -102,13 +111,20 @@ def _hosts(config: MachineConfig) -> Hosts:
 
 
 class Machine:
-    """Boots at once. ``clock`` and ``rng`` are its only sources of time and randomness.
+    """Boots at once. ``clock`` and ``rng`` are its only sources of time and randomness. ``say`` gets a line when an
+    address was leased, or turns out to be somebody else's. Addresses that others are asked for come later: see
+    :meth:`wait_for_addresses`.
 
     Raises HostError (no TAP, a port taken …) or ConfigError, with nothing left behind.
     """
 
     def __init__(
-        self, config: MachineConfig | None = None, *, clock: Clock | None = None, rng: Rng | None = None
+        self,
+        config: MachineConfig | None = None,
+        *,
+        clock: Clock | None = None,
+        rng: Rng | None = None,
+        say: Callable[[str], object] = lambda line: None,
     ) -> None:
         self.config = config = MachineConfig() if config is None else config
         self.rng = Rng(config.seed) if rng is None else rng
@@ -118,6 +134,8 @@ class Machine:
         self.network: StackNetwork | None = None
         self.gateway: Gateway | None = None
         self.tap: str | None = None  # the device's name
+        self.configurator: Configurator | None = None
+        self._say = say
         self._link: Link | None = None
         self._loops: weakref.WeakSet[MachineLoop] = weakref.WeakSet()
         self._closed = False
@@ -146,12 +164,18 @@ class Machine:
             sockets=config.sockets,
             rcvbuf=config.rcvbuf,
             sndbuf=config.sndbuf,
+            rcvbuf_max=config.rcvbuf_max,
+            sndbuf_max=config.sndbuf_max,
+            notsent_lowat=config.notsent_lowat,
+            congestion=config.congestion,
+            ecn=config.ecn,
         )
         undo.callback(self.stack.close)
         self._link = self._wrapped(self._open_link(undo), undo)
         ifindex = self.stack.add_link(self._link)
-        for interface in plan.ip:
-            self.stack.add_address(ifindex, interface)
+        if config.net == "user":  # a link with two ends, where nobody else can have them
+            for interface in plan.ip:
+                self.stack.add_address(ifindex, interface)
         for gateway in plan.gateway:
             self.stack.add_route(ifindex, "::/0" if ":" in gateway else "0.0.0.0/0", gateway)
         search: tuple[str, ...] = config.search
@@ -164,8 +188,37 @@ class Machine:
         )
         self.network = StackNetwork(self.stack, self.reactor, resolver=resolver)
         undo.callback(self.network.close)
+        if config.net == "tap":
+            self.configurator = self._new_configurator(self.network, self._link.mac, ifindex)
+            undo.callback(self.configurator.close)
         if self.gateway is not None:
             self.gateway.inside = self.stack.handle, self.network.base
+
+    def _new_configurator(self, network: StackNetwork, mac: bytes, ifindex: int) -> Configurator:
+        from libos.net.config.service import Configurator
+
+        config = self.config
+        service = Configurator(
+            self.reactor,
+            network.stack,
+            network.base,
+            ifindex,
+            mac,
+            rng=self.rng.fork(),
+            name=self.tap or "",
+            pace=TAP_PACE,
+            learned=lambda servers, search: (
+                None if config.dns else network.resolver.set_servers(servers, config.search or search)
+            ),
+            say=self._say,
+        )
+        for interface in self.plan.ip:
+            service.add_static(interface)
+        if "dhcp" in config.ip:
+            service.start_dhcp()
+        if "auto" in config.ip:
+            service.start_auto()
+        return service
 
     def _open_link(self, undo: ExitStack) -> Link:
         from libos.net.stack import Link
@@ -228,6 +281,18 @@ class Machine:
 
     # --- use -----------------------------------------------------------------------------------------------------
 
+    @property
+    def net(self) -> NetView:
+        """The machine's network, to look at: its sockets, counters, addresses, routes, neighbours, names.
+
+        Raises WorldError in world `host`, where all of that is the kernel's.
+        """
+        if self.network is None:
+            raise WorldError(f"world {self.config.net} has no network of its own: ask the kernel (ss, nstat, ip)")
+        from libos.net.view import NetView
+
+        return NetView(self.network)
+
     def new_event_loop(self) -> MachineLoop:
         """A loop on this machine. See :class:`MachineLoop`."""
         return MachineLoop(self)
@@ -236,6 +301,23 @@ class Machine:
         """``asyncio.run(main)`` on this machine."""
         with asyncio.Runner(loop_factory=self.new_event_loop, debug=debug) as runner:
             return runner.run(main)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """With their prefixes: those that it has now, but for loopback's and link-local ones."""
+        return self.plan.ip if self.configurator is None else tuple(self.configurator.addresses())
+
+    def wait_for_addresses(self, timeout_ns: int = ADDRESS_WAIT) -> None:
+        """Until there is one of each family that somebody was asked for. AddressError: there was none in time."""
+        service, deadline = self.configurator, self.reactor.now() + timeout_ns
+        while service is not None and (missing := service.missing()):
+            left = deadline - self.reactor.now()
+            if left <= 0:
+                raise AddressError(
+                    f"{'; '.join(missing)} in {timeout_ns // 10**9} s: is the device on a bridge, or does somebody "
+                    "serve there? --ip ADDR/PREFIX asks nobody"
+                )
+            self.reactor.turn(left)
 
     def statistics(self) -> dict[str, int]:
         """Since boot (to the end, once closed): packets, bytes (of frames), drops; TCP connections and retransmitted
@@ -279,6 +361,9 @@ class Machine:
         with self._undo:
             if self.stack is not None:
                 self._linger(self.stack)
+                if self.configurator is not None:
+                    self.configurator.close()
+                    self.reactor.turn(0)  # what it said at last
             self._final = self.statistics()
 
     def _linger(self, stack: Stack) -> None:

@@ -21,7 +21,7 @@ def booted(machine: Machine) -> str:
     """One line: the world, its addresses, and where to reach it."""
     config = machine.config
     parts = [f"world {config.net} on {machine.reactor.kind}"]
-    addresses = " and ".join(interface.partition("/")[0] for interface in machine.plan.ip)
+    addresses = " and ".join(interface.partition("/")[0] for interface in machine.addresses)
     if machine.tap:
         parts.append(f"{addresses} on {machine.tap}")
     elif addresses:

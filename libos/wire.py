@@ -204,7 +204,7 @@ def run_wire(
     if not spin_us:
         # A wire does not wait for what else the host does: on two busy cores 35 us late on average, else 1 ms.
         with contextlib.suppress(PermissionError):
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(2))
     clock = MonotonicClock(0)
     reactor = Reactor(kind, clock=clock, spin_us=spin_us)
     stopped: list[int] = []

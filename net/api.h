@@ -27,9 +27,14 @@ struct stack_config {
     uint64_t seed[2];       /* keys every hash and every random choice */
     uint64_t memory;        /* bytes of packet buffers at most */
     uint32_t sockets;       /* sockets at most */
-    uint32_t rcvbuf;        /* bytes: default receive buffer of a TCP socket */
-    uint32_t sndbuf;        /* bytes: default send buffer of a TCP socket */
+    uint32_t rcvbuf;        /* bytes: receive buffer that a TCP socket begins with */
+    uint32_t sndbuf;        /* bytes: send buffer that a TCP socket begins with */
+    uint32_t rcvbuf_max;    /* bytes they may grow to, as the path needs it; not above the first: they stay as they are */
+    uint32_t sndbuf_max;
+    uint32_t notsent_lowat; /* bytes: default TCP_NOTSENT_LOWAT; 0: none */
+    uint32_t quickacks;     /* segments that are acknowledged at once when a peer begins to send */
     uint32_t flags;         /* STACK_* */
+    uint32_t ecn;           /* of TCP (RFC 3168): 0 off, 1 asks for it, 2 only where the peer asks */
 };
 
 int stack_new(struct stack **out, const struct stack_config *config, uint64_t now);
@@ -40,6 +45,7 @@ struct poller *stack_poller(struct stack *s);
 uint64_t stack_run(struct stack *s, uint64_t now);
 int stack_events(struct stack *s, uint64_t *events, unsigned max);
 
+#define STACK_INTERFACES_MAX 8 /* the first is loopback */
 int stack_add_link(struct stack *s, struct link *l); /* the interface index, 1 and up */
 /* An interface for the frames with this tag (1 to 4094) on another one's link; its index. -EEXIST. */
 int stack_add_vlan(struct stack *s, int ifindex, unsigned id);
@@ -66,6 +72,39 @@ int stack_source(struct stack *s, const uint8_t *dest, uint8_t *source);
 
 /* The Internet checksum of data (RFC 1071), in host order, inverted as it stands in a header. */
 uint16_t inet_checksum(const uint8_t *data, size_t len);
+
+/* Congestion control of new TCP sockets, by name: "cubic" (at first), "reno". -ENOENT. */
+int stack_set_congestion(struct stack *s, const char *name);
+const char *stack_congestion_name(struct stack *s, unsigned i); /* of the i-th that there is; NULL behind the last */
+
+/* A controller outside of C (see tcp/cong_script.c), from now on known by this name. beta: thousandths of the window that
+ * remain after a loss, 100 to 1000. Its index; -EEXIST, -EINVAL, -ENOSPC. */
+int stack_cong_register(struct stack *s, const char *name, unsigned beta);
+
+#define CONG_ROUND_FIRST 1      /* of this connection */
+#define CONG_ROUND_ENDED 2      /* the connection has; the figures are not complete */
+#define CONG_ROUND_LIMITED 4    /* the window was what held the sender back */
+#define CONG_ROUND_SLOW_START 8 /* it still grows by itself */
+#define CONG_ROUND_LOST 16      /* since the last report: something was lost, and the window cut */
+#define CONG_ROUND_TIMEOUT 32
+#define CONG_ROUND_MARKED 64 /* by ECN, and the window cut */
+
+struct cong_round {
+    int64_t id;          /* the socket's */
+    uint32_t controller; /* its index */
+    uint32_t flags;      /* CONG_ROUND_* */
+    uint64_t now, duration;
+    uint64_t rtt_min, rtt_last; /* of those measured in this round; 0: none was */
+    uint64_t srtt;
+    uint32_t acked, retransmits; /* bytes acknowledged; segments sent again */
+    uint32_t cwnd, flight, mss;
+};
+/* EV_REQUEST of socket id 0 says that there are some. At most max; how many. */
+int stack_cong_rounds(struct stack *s, struct cong_round *out, unsigned max);
+/* cwnd in bytes, 0: as it is; the first one ends slow start. It counts for nothing while losses are being mended.
+ * pacing_rate in bytes/s, 0: by cwnd and RTT. -EBADF: the connection has ended. */
+int stack_cong_answer(struct stack *s, int64_t id, uint32_t cwnd, uint64_t pacing_rate);
+int stack_cong_fallback(struct stack *s, int64_t id); /* its controller has failed: CUBIC goes on */
 
 /* Counters by their SNMP (nstat) names. */
 int stack_counter_count(void);
@@ -160,7 +199,7 @@ int stack_next_server(struct stack *s, uint64_t *cursor, struct sock_name *out);
 int stack_next_domain(struct stack *s, uint64_t *cursor, char name[254]);
 
 /* Socket id 0 stands for the stack itself: EV_READ, once, after addresses, routers or what routers say have changed;
- * EV_WRITE, once, when the alarm is due. A stack has one alarm; REACTOR_NEVER turns it off. */
+ * EV_WRITE, once, when the alarm is due; EV_REQUEST while stack_cong_rounds() has some to give. A stack has one alarm; REACTOR_NEVER turns it off. */
 void stack_set_alarm(struct stack *s, uint64_t when);
 
 /* --- links ------------------------------------------------------------------------------------------------------- */
@@ -254,6 +293,10 @@ int sock_reject(struct stack *s, int64_t id, int error); /* RST for ECONNREFUSED
  * stream, -EAGAIN. */
 int64_t sock_send(struct stack *s, int64_t id, const uint8_t *data, size_t len);
 int64_t sock_recv(struct stack *s, int64_t id, uint8_t *buf, size_t cap);
+/* Urgent data, which stays in line (RFC 6093). sock_send_urgent: sock_send, and all that is queued is urgent. sock_urgent:
+ * bytes to be read up to its end, not all of which need be here yet; 0: none is pending. */
+int64_t sock_send_urgent(struct stack *s, int64_t id, const uint8_t *data, size_t len);
+int64_t sock_urgent(struct stack *s, int64_t id);
 int sock_shutdown(struct stack *s, int64_t id); /* FIN after what is queued; reading goes on */
 /* UDP. recvfrom: the datagram's length (cut to cap), -EAGAIN; `to` (may be NULL) is where it was sent to. sendto: name
  * NULL on a connected socket; `from` (may be NULL) the source to use on an any-destination stack. */
@@ -270,6 +313,7 @@ int sock_abort(struct stack *s, int64_t id); /* RST, and free */
 int sock_want(struct stack *s, int64_t id, unsigned mask);
 int sock_error(struct stack *s, int64_t id); /* and clear: an errno, 0 */
 int sock_getname(struct stack *s, int64_t id, int which, struct sock_name *out);
+int sock_names(struct stack *s, int64_t id, struct sock_name out[2]); /* local, remote (port 0: not connected) */
 /* Options by Linux's levels and names. Those of one integer; and any, as getsockopt(2) and setsockopt(2) have it: the bytes
  * of an int, a struct or a name. getsockopt: how many were written, at most cap. */
 int64_t sock_getopt(struct stack *s, int64_t id, int level, int name);
@@ -279,6 +323,15 @@ int sock_setsockopt(struct stack *s, int64_t id, int level, int name, const void
 /* Bytes queued: unread, unsent, unacknowledged. */
 int sock_queues(struct stack *s, int64_t id, uint64_t *unread, uint64_t *unsent, uint64_t *unacked);
 
+#define SOCK_TIMESTAMPS 1 /* agreed on (RFC 7323) */
+#define SOCK_SACK 2
+#define SOCK_WSCALE 4
+
+#define SOCK_TIMER_ON 1 /* as `ss -o` has them: retransmission or loss probe, */
+#define SOCK_TIMER_KEEP 2
+#define SOCK_TIMER_WAIT 3
+#define SOCK_TIMER_PERSIST 4
+
 struct sock_info {
     int64_t id;
     uint32_t type, state; /* by Linux's numbers (include/net/tcp_states.h) */
@@ -287,6 +340,14 @@ struct sock_info {
     uint64_t srtt_ns, rttvar_ns, rto_ns;
     uint32_t cwnd, ssthresh; /* bytes */
     uint32_t mss, retransmits;
+    /* TCP; bytes, where nothing else is said. LISTEN: rx_queue is how many wait to be accepted, tx_queue how many may. */
+    uint32_t flags, timer; /* SOCK_*; SOCK_TIMER_*, the next to go off, 0: none */
+    uint64_t timer_ns;     /* until it does */
+    uint32_t in_flight, sacked, lost;
+    uint8_t wscale_out, wscale_in; /* window scales */
+    uint8_t backoff;               /* time-outs in a row */
+    uint8_t orphan;                /* its owner has closed it */
+    char cong[16];                 /* congestion control */
 };
 /* The first socket with an id slot at or after *cursor; advances it. 1, or 0 at the end. */
 int stack_next_socket(struct stack *s, uint64_t *cursor, struct sock_info *out);

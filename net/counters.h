@@ -67,11 +67,25 @@
     X(TcpInErrs)                                                                                                       \
     X(TcpInCsumErrors)                                                                                                 \
     X(TcpOutRsts)                                                                                                      \
-    X(TcpExtListenOverflows)                                                                                           \
+    X(TcpExtSyncookiesSent)                                                                                            \
+    X(TcpExtSyncookiesRecv)                                                                                            \
+    X(TcpExtSyncookiesFailed)                                                                                          \
+    X(TcpExtListenOverflows) /* there was no place in an accept queue */                                               \
+    X(TcpExtListenDrops)     /* a SYN, or the ACK of ours, was dropped for that or another reason */                   \
+    X(TcpExtTCPDeferAcceptDrop)                                                                                        \
+    X(TcpExtTCPFastOpenActive)                                                                                         \
+    X(TcpExtTCPFastOpenActiveFail)                                                                                     \
+    X(TcpExtTCPFastOpenPassive)                                                                                        \
+    X(TcpExtTCPFastOpenPassiveFail)                                                                                    \
+    X(TcpExtTCPFastOpenListenOverflow)                                                                                 \
+    X(TcpExtTCPFastOpenCookieReqd)                                                                                     \
     X(TcpExtPAWSEstab)                                                                                                 \
     X(TcpExtTCPChallengeACK)                                                                                           \
+    X(TcpExtTCPACKSkippedChallenge) /* not sent, for one was just now */                                               \
+    X(TcpExtTCPACKSkippedSeq)                                                                                          \
     X(TcpExtTCPOFOQueue)                                                                                               \
     X(TcpExtTCPOFODrop)                                                                                                \
+    X(TcpExtOfoPruned) /* times that bytes out of order were given up for want of memory */                            \
     X(TcpExtTCPRcvQDrop)                                                                                               \
     X(TcpExtTCPFastRetrans)                                                                                            \
     X(TcpExtTCPSackRecovery)                                                                                           \
@@ -88,14 +102,20 @@
     X(TcpExtTCPDSACKRecv)                                                                                              \
     X(TcpExtTCPDSACKOldSent)                                                                                           \
     X(TcpExtTCPDSACKOfoSent)                                                                                           \
+    X(TcpExtTCPSynRetrans)                                                                                             \
+    X(TcpExtTCPOrigDataSent)                                                                                           \
     X(TcpExtTCPTimeouts)                                                                                               \
     X(TcpExtTCPWinProbe)                                                                                               \
     X(TcpExtTCPKeepAlive)                                                                                              \
+    X(TcpExtTCPDeliveredCE) /* segments acknowledged with ECE */                                                       \
     X(TcpExtDelayedACKs)                                                                                               \
     X(TcpExtTW)                                                                                                        \
+    X(TcpExtTWRecycled) /* a TIME-WAIT cut short for a new connection (RFC 6191) */                                    \
     X(TcpExtTCPTimeWaitOverflow)                                                                                       \
     X(TcpExtTCPAbortOnData)                                                                                            \
     X(TcpExtTCPAbortOnTimeout)                                                                                         \
+    X(TcpExtTCPAbortOnLinger)                                                                                          \
+    X(TcpExtTCPAbortOnMemory) /* too many that nobody owns */                                                          \
     X(TcpExtTCPMemoryPressures)                                                                                        \
     X(TcpInBytes)                                                                                                      \
     X(TcpOutBytes)

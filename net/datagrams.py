@@ -108,7 +108,7 @@ class StackDatagramTransport(EndpointTransport, asyncio.DatagramTransport):
         if self._conn_lost:
             self._conn_lost += 1
             return
-        if addr is None or self._extra["peername"]:
+        if addr is None or self._ends[1].port:
             name = _NULL
         else:
             name = self._names.name((self._network.numeric(addr[0], self._family), *addr[1:]), self._family)

@@ -404,7 +404,7 @@ int64_t drive_sendto(struct drive *d, int fd, const void *data, size_t len, int 
     struct sock_name name;
     if (!f)
         return -EBADF;
-    if (flags & ~FLAGS_IGNORED)
+    if (flags & ~(FLAGS_IGNORED | MSG_OOB))
         return -EOPNOTSUPP;
     bool stream = sock_getopt(d->stack, f->id, SOL_SOCKET, SO_TYPE) == SOCK_STREAM;
     if (stream && addr)
@@ -412,8 +412,9 @@ int64_t drive_sendto(struct drive *d, int fd, const void *data, size_t len, int 
     int rc = addr ? name_from(addr, addrlen, &name) : 0;
     if (rc < 0)
         return rc;
-    int64_t n = stream ? sock_send(d->stack, f->id, data, len)
-                       : sock_sendto(d->stack, f->id, data, len, addr ? &name : NULL, NULL);
+    int64_t n = flags & MSG_OOB ? sock_send_urgent(d->stack, f->id, data, len)
+                : stream        ? sock_send(d->stack, f->id, data, len)
+                                : sock_sendto(d->stack, f->id, data, len, addr ? &name : NULL, NULL);
     turn(d);
     return n;
 }
@@ -517,6 +518,8 @@ int drive_poll(struct drive *d, int fd)
         return -EBADF;
     unsigned ready = k->ops->ready(k);
     int events = (ready & EV_READ || f->deaf ? POLLIN : 0) | (ready & EV_WRITE ? POLLOUT : 0);
+    if (ready & EV_URGENT)
+        events |= POLLPRI;
     if (k->error)
         events |= POLLERR | POLLIN | POLLOUT;
     if (k->type == SOCK_STREAM && tcp_of(k)->state == CLOSED)

@@ -49,7 +49,8 @@ int drive_bind(struct drive *d, int fd, const struct sockaddr *addr, unsigned le
 int drive_listen(struct drive *d, int fd, int backlog);
 int drive_accept(struct drive *d, int fd, struct sockaddr *addr, unsigned *len); /* addr may be NULL */
 int drive_connect(struct drive *d, int fd, const struct sockaddr *addr, unsigned len);
-/* flags: MSG_DONTWAIT and MSG_NOSIGNAL change nothing, others are -EOPNOTSUPP. addr may be NULL. */
+/* flags: MSG_DONTWAIT and MSG_NOSIGNAL change nothing; MSG_OOB sends urgent data, which is received in line, announced by
+ * POLLPRI (sock_urgent() in net/api.h says how much is left); others are -EOPNOTSUPP. addr may be NULL. */
 int64_t drive_sendto(struct drive *d, int fd, const void *data, size_t len, int flags, const struct sockaddr *addr,
                      unsigned addrlen);
 int64_t drive_recvfrom(struct drive *d, int fd, void *data, size_t len, int flags, struct sockaddr *addr,

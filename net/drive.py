@@ -28,7 +28,7 @@ from typing import Any
 from libos._native import ffi, lib
 from libos.errors import check
 from libos.net.stack import SocketInfo, Stack
-from libos.net.tcpinfo import unpack_tcp_info
+from libos.net.tcp_info import TCP_INFO_SIZE, TcpInfo, tcp_info
 
 __all__ = ["Drive"]
 
@@ -196,11 +196,11 @@ class Drive:
         """``select.POLL*`` that hold now."""
         return check(lib.drive_poll(self._drive, fd))
 
-    def tcp_info(self, fd: int) -> dict[str, int]:
-        """``struct tcp_info`` by the names of ``<linux/tcp.h>`` (``tcpi_state``, ``tcpi_snd_cwnd`` …)."""
-        raw = self.getsockopt(fd, socket.IPPROTO_TCP, socket.TCP_INFO, 1024)
+    def tcp_info(self, fd: int) -> TcpInfo:
+        """``struct tcp_info``, as Linux fills it."""
+        raw = self.getsockopt(fd, socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
         assert isinstance(raw, bytes)
-        return unpack_tcp_info(raw)
+        return tcp_info(raw)
 
     def _named(self, call: Any, fd: int, *arguments: Any) -> tuple[int, tuple[Any, ...]]:
         """A call that ends in (addr, &len): what it returns, and the address."""

@@ -16,7 +16,7 @@ from asyncio import transports, trsock
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from libos._native import lib
+from libos._native import ffi, lib
 from libos.errors import os_error
 from libos.net.sockets import EV_ERROR, EV_GONE, EV_READ, EV_WRITE, StackSocket
 
@@ -36,7 +36,7 @@ class EndpointTransport(transports._FlowControlMixin):
     """A transport over one StackSocket. A subclass says what its events do (_sink) and what it has queued."""
 
     __slots__ = (
-        "__weakref__", "_closing", "_conn_lost", "_eof_received", "_handle", "_id", "_network", "_paused",
+        "__weakref__", "_closing", "_conn_lost", "_ends", "_eof_received", "_handle", "_id", "_network", "_paused",
         "_protocol", "_run", "_sock", "_want",
     )  # fmt: skip
 
@@ -60,12 +60,7 @@ class EndpointTransport(transports._FlowControlMixin):
         super().__init__({} if extra is None else extra, loop)
         self._extra: dict[str, Any]
         self._extra["socket"] = trsock.TransportSocket(sock)  # type: ignore[arg-type]
-        self._extra["sockname"] = sock.getsockname()
-        if "peername" not in self._extra:
-            try:
-                self._extra["peername"] = sock.getpeername()
-            except OSError:
-                self._extra["peername"] = None
+        self._ends = sock.names()  # as text only when somebody asks; the socket may be gone by then
         self._network = network
         self._handle = network.handle
         self._id = sock.id
@@ -74,7 +69,7 @@ class EndpointTransport(transports._FlowControlMixin):
         self._conn_lost = 0  # connection_lost is on its way; then, writes since
         self._paused = False
         self._eof_received = False
-        self._run: Any = contextvars.copy_context().run
+        self._run: Any = None  # until reading begins
         self.set_protocol(protocol)
         sock.adopt(self._sink())
         self._sock = sock
@@ -84,14 +79,19 @@ class EndpointTransport(transports._FlowControlMixin):
 
     def _begin(self, waiter: asyncio.Future[None] | None) -> None:
         """connection_made, and only then read, and only then tell the waiter."""
-        self._loop.call_soon(self._protocol.connection_made, self)
-        self._loop.call_soon(self._start_reading)
+        self._loop.call_soon(self._made)
         if waiter is not None:
             self._loop.call_soon(_wake, waiter)
 
+    def _made(self) -> None:
+        self._run = contextvars.copy_context().run
+        try:
+            self._protocol.connection_made(self)
+        finally:
+            self._start_reading()
+
     def _start_reading(self) -> None:
         if not self._closing and not self._paused and not self._eof_received:
-            self._run = contextvars.copy_context().run
             self._set_want(self._want | EV_READ)
 
     def _set_want(self, want: int) -> None:
@@ -106,6 +106,15 @@ class EndpointTransport(transports._FlowControlMixin):
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         return self._protocol  # type: ignore[no-any-return]
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        extra = self._extra
+        if name not in extra:
+            if name == "sockname":
+                extra[name] = self._network.names.address(ffi.addressof(self._ends, 0))
+            elif name == "peername":
+                extra[name] = self._network.names.address(ffi.addressof(self._ends, 1)) if self._ends[1].port else None
+        return extra.get(name, default)
 
     def is_closing(self) -> bool:
         return self._closing
@@ -200,8 +209,8 @@ class EndpointTransport(transports._FlowControlMixin):
 
     def __repr__(self) -> str:
         state = "closed" if self._sock is None else "closing" if self._closing else "open"
-        extra = self._extra
-        return f"<{type(self).__name__} {state} {extra['sockname']} -> {extra['peername']}>"
+        names = f"{self.get_extra_info('sockname')} -> {self.get_extra_info('peername')}"
+        return f"<{type(self).__name__} {state} {names}>"
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

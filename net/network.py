@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import socket
 import ssl as ssl_module
 from asyncio import sslproto
@@ -23,11 +22,12 @@ from libos._native import ffi, lib
 from libos.errors import os_error
 from libos.net.connect import connect_accepted_socket, create_connection
 from libos.net.datagrams import create_datagram_endpoint
+from libos.net.interface import addresses_of
 from libos.net.names.addrinfo import AddrInfo, family_of
 from libos.net.names.resolver import Resolver
 from libos.net.server import StackServer, create_server
 from libos.net.sockaddr import Address, Names, is_numeric
-from libos.net.sockets import EV_GONE, EV_READ, EV_WRITE, StackSocket
+from libos.net.sockets import EV_GONE, EV_READ, EV_REQUEST, EV_WRITE, StackSocket
 from libos.net.stack import pack_address, unpack_address
 from libos.net.transport import StackTransport
 
@@ -58,6 +58,7 @@ class StackNetwork:
         self.rx = ffi.new("uint8_t[]", RX_SIZE)  # what came last; whoever reads copies before it returns
         self.rx_bytes = ffi.buffer(self.rx)
         self.base = reactor.attach(stack.poller)
+        self.sinks[self.base] = self._consult  # id 0 is the stack's own
         self._closed = False
 
     def close(self) -> None:
@@ -70,6 +71,10 @@ class StackNetwork:
             if sink is not None:
                 sink(EV_GONE)
         self.reactor.detach(self.stack.poller)
+
+    def _consult(self, mask: int) -> None:
+        if mask & EV_REQUEST:
+            self.stack.controllers.consult()
 
     # --- sockets -------------------------------------------------------------------------------------------------
 
@@ -123,7 +128,7 @@ class StackNetwork:
 
     def configured_families(self) -> set[int]:
         """Of which it has an address, loopback aside."""
-        return {family_of(interface) for interface in self.stack.addresses}
+        return {family_of(a.address) for a in addresses_of(self.stack) if a.usable and a.origin != "link-local"}
 
     def source(self, address: str) -> tuple[str, int, bool] | None:
         """The address that a packet to ``address`` would carry, the length of its prefix, whether it is deprecated;
@@ -132,9 +137,9 @@ class StackNetwork:
         if lib.stack_source(self.handle, pack_address(address), raw) < 0:
             return None
         own = unpack_address(bytes(raw))
-        for interface in map(ipaddress.ip_interface, self.stack.addresses):
-            if str(interface.ip) == own:
-                return own, interface.network.prefixlen, False
+        for each in addresses_of(self.stack):
+            if each.address == own:
+                return own, each.prefix, each.state == "deprecated"
         return own, 128, False  # loopback
 
     # --- asyncio: connections, servers, datagrams: each in a file of its own ---------------------------------------

@@ -79,6 +79,9 @@ class StackServer(base_events.Server):
         self._serving = True
         run: Any = contextvars.copy_context().run  # where the protocol factory and the connections begin
         for sock in self._sockets or ():
+            sock.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+            )  # as asyncio's transports; connections inherit it
             sock.listen(self._backlog)
             sock.adopt(functools.partial(run, self._ready, sock))
             sock.want(EV_READ)
@@ -127,7 +130,7 @@ class StackServer(base_events.Server):
                 return
 
     def _accept(self, listener: StackSocket, id: int) -> None:
-        sock = StackSocket(self._network, listener.family, listener.type, listener.proto, id=id)
+        sock = StackSocket.accepted(listener, id)
         try:
             self._network.stream_transport(self._loop, sock, self._factory(), server=self, **self._tls)
         except (SystemExit, KeyboardInterrupt):

@@ -11,8 +11,6 @@
 #define SLOT_BITS 20
 #define SLOT_MASK ((1u << SLOT_BITS) - 1)
 #define GENERATION_MASK 0xfffffu
-#define EPHEMERAL_FIRST 32768u
-#define EPHEMERAL_COUNT 28232u /* to 60999, as Linux has it */
 
 int sock_table_init(struct stack *s)
 {
@@ -101,13 +99,17 @@ struct sock *sock_new(struct stack *s, size_t size, const struct sock_ops *ops, 
     return k;
 }
 
-struct sock *sock_find(struct stack *s, int64_t id)
+struct sock *sock_find_any(struct stack *s, int64_t id)
 {
     struct sock_table *t = s->socks;
     uint32_t slot = (uint32_t)id & SLOT_MASK;
-    if (id < 0 || slot >= t->cap || !t->slots[slot] || t->slots[slot]->id != id || t->slots[slot]->orphan)
-        return NULL;
-    return t->slots[slot];
+    return id >= 0 && slot < t->cap && t->slots[slot] && t->slots[slot]->id == id ? t->slots[slot] : NULL;
+}
+
+struct sock *sock_find(struct stack *s, int64_t id)
+{
+    struct sock *k = sock_find_any(s, id);
+    return k && !k->orphan ? k : NULL;
 }
 
 static void list_remove(struct sock_list *list, struct sock *k, size_t node)
@@ -149,7 +151,7 @@ void sock_destroy(struct stack *s, struct sock *k)
     struct sock_table *t = s->socks;
     uint32_t slot = (uint32_t)k->id & SLOT_MASK;
     k->ops->release(s, k);
-    sock_unhash(k);
+    sock_unhash(s, k);
     list_remove(&s->dirty, k, DIRTY);
     list_remove(&s->ready, k, READY);
     if (t->any_stream == k)
@@ -208,7 +210,7 @@ unsigned sock_collect_events(struct stack *s, uint64_t *out, unsigned max)
         next = k == last ? NULL : k->ready.next;
         unsigned mask = events_of(k);
         /* There is room in its queue, but no memory to fill it: its owner would only try, and try again. */
-        bool starved = mask & EV_WRITE && k->type == SOCK_STREAM && pbuf_pressure(&s->pool);
+        bool starved = mask & EV_WRITE && k->type == SOCK_STREAM && !tcp_out_room(s, tcp_of(k));
         list_remove(&s->ready, k, READY);
         if (!mask)
             continue;
@@ -233,12 +235,12 @@ static uint32_t tuple_hash(const struct stack *s, int type, const struct addr *l
     return (uint32_t)siphash(s->key, words, 5);
 }
 
-static void insert(struct sock **bucket, struct sock *k)
+static void insert(struct sock **bucket, struct sock *k, enum hashed how)
 {
     k->bucket = bucket;
     k->chain = *bucket;
     *bucket = k;
-    k->hashed = true;
+    k->hashed = (uint8_t)how;
 }
 
 static struct sock **connected_bucket(struct stack *s, int type, const struct addr *local, unsigned lport,
@@ -247,21 +249,16 @@ static struct sock **connected_bucket(struct stack *s, int type, const struct ad
     return &s->socks->connected[tuple_hash(s, type, local, lport, remote, rport) & s->socks->connected_mask];
 }
 
-static struct sock **bound_bucket(struct stack *s, int type, unsigned lport)
-{
-    return &s->socks->bound[(lport + (unsigned)type * 7919u) % BOUND_BUCKETS];
-}
-
 void sock_hash_bound(struct stack *s, struct sock *k)
 {
-    sock_unhash(k);
-    insert(bound_bucket(s, k->type, k->lport), k);
+    sock_unhash(s, k);
+    insert(sock_bound_bucket(s, k->type, k->lport), k, HASHED_BOUND);
 }
 
 void sock_hash_connected(struct stack *s, struct sock *k)
 {
     struct sock_table *t = s->socks;
-    sock_unhash(k);
+    sock_unhash(s, k);
     if (t->count > t->connected_mask) { /* more than one each: double */
         uint32_t mask = t->connected_mask * 2 + 1;
         struct sock **old = t->connected, **wider = calloc(mask + 1, sizeof *wider);
@@ -272,23 +269,27 @@ void sock_hash_connected(struct stack *s, struct sock *k)
             for (uint32_t i = 0; i <= before; i++)
                 for (struct sock *m = old[i], *next; m; m = next) {
                     next = m->chain;
-                    insert(connected_bucket(s, m->type, &m->local, m->lport, &m->remote, m->rport), m);
+                    insert(connected_bucket(s, m->type, &m->local, m->lport, &m->remote, m->rport), m,
+                           HASHED_CONNECTED);
                 }
             free(old);
         } /* no memory for it: longer chains */
     }
-    insert(connected_bucket(s, k->type, &k->local, k->lport, &k->remote, k->rport), k);
+    insert(connected_bucket(s, k->type, &k->local, k->lport, &k->remote, k->rport), k, HASHED_CONNECTED);
+    t->connections[sock_port_bucket(k->type, k->lport)]++;
 }
 
-void sock_unhash(struct sock *k)
+void sock_unhash(struct stack *s, struct sock *k)
 {
     if (!k->hashed)
         return;
+    if (k->hashed == HASHED_CONNECTED)
+        s->socks->connections[sock_port_bucket(k->type, k->lport)]--;
     struct sock **at = k->bucket;
     while (*at != k)
         at = &(*at)->chain;
     *at = k->chain;
-    k->hashed = false;
+    k->hashed = HASHED_NOT;
 }
 
 struct sock *sock_lookup_connected(struct stack *s, int type, const struct addr *local, unsigned lport,
@@ -312,11 +313,24 @@ static bool hears(const struct sock *k, const struct addr *addr)
 struct sock *sock_next_hearing(struct stack *s, struct sock *k, int type, const struct addr *local, unsigned lport,
                                const struct addr *remote, unsigned rport)
 {
-    for (k = k ? k->chain : *bound_bucket(s, type, lport); k; k = k->chain)
+    for (k = k ? k->chain : *sock_bound_bucket(s, type, lport); k; k = k->chain)
         if (k->lport == lport && k->type == type && hears(k, local) &&
+            (type != SOCK_STREAM || tcp_of(k)->state == LISTEN) &&
             (!k->rport || (k->rport == rport && addr_same(&k->remote, remote))))
             return k;
     return NULL;
+}
+
+/* Whoever draws highest for a flow has it: so one that comes or goes changes the flows of nobody else but itself. */
+static uint64_t flow_draw(const struct stack *s, const struct sock *k, const struct addr *local,
+                          const struct addr *remote, unsigned rport)
+{
+    uint64_t words[6];
+    memcpy(words, local->b, 16);
+    memcpy(words + 2, remote->b, 16);
+    words[4] = rport;
+    words[5] = (uint64_t)k->id;
+    return siphash(s->key, words, 6) | 1;
 }
 
 struct sock *sock_lookup_bound(struct stack *s, int type, const struct addr *local, unsigned lport,
@@ -324,48 +338,29 @@ struct sock *sock_lookup_bound(struct stack *s, int type, const struct addr *loc
 {
     struct sock *best = NULL, *k = NULL;
     int best_score = -1;
+    uint64_t best_draw = 0;
     while ((k = sock_next_hearing(s, k, type, local, lport, remote, rport))) {
         int score = 4 * (k->rport != 0) + 2 * !addr_is_any(&k->local) + (addr_is4(local) == (k->family == AF_INET));
-        if (score > best_score) {
-            best = k;
-            best_score = score;
+        if (score < best_score)
+            continue;
+        if (score == best_score) { /* of equals the last one bound, or SO_REUSEPORT: each has its share of the flows */
+            if (!k->reuseport || !best->reuseport)
+                continue;
+            if (!best_draw)
+                best_draw = flow_draw(s, best, local, remote, rport);
+            uint64_t draw = flow_draw(s, k, local, remote, rport);
+            if (draw <= best_draw)
+                continue;
+            best_draw = draw;
+        } else {
+            best_draw = 0;
         }
+        best = k;
+        best_score = score;
     }
     if (!best)
         best = type == SOCK_STREAM ? s->socks->any_stream : s->socks->any_dgram;
     return best;
-}
-
-bool sock_port_taken(struct stack *s, const struct sock *k, const struct addr *addr, unsigned port)
-{
-    for (struct sock *o = *bound_bucket(s, k->type, port); o; o = o->chain) {
-        if (o == k || o->lport != port || o->type != k->type)
-            continue;
-        if (k->type == SOCK_DGRAM && k->reuseaddr && o->reuseaddr) /* several may hear a group (socket(7)) */
-            continue;
-        /* Two wildcards clash in a family that both hear; else the one must hear the other's address. */
-        bool dual = (k->family == AF_INET6 && !k->v6only) || (o->family == AF_INET6 && !o->v6only);
-        if (!addr_is_any(addr)           ? hears(o, addr)
-            : addr_is_any(&o->local)     ? dual || k->family == o->family
-            : !addr_is4(&o->local)       ? k->family == AF_INET6
-                                         : k->family == AF_INET || !k->v6only)
-            return true;
-    }
-    return false;
-}
-
-unsigned sock_pick_port(struct stack *s, const struct sock *k, const struct addr *local, const struct addr *remote,
-                        unsigned rport)
-{
-    unsigned start = rng_below(&s->rng, EPHEMERAL_COUNT);
-    for (unsigned i = 0; i < EPHEMERAL_COUNT; i++) {
-        unsigned port = EPHEMERAL_FIRST + (start + i) % EPHEMERAL_COUNT;
-        if (sock_port_taken(s, k, local, port))
-            continue;
-        if (!remote || !sock_lookup_connected(s, k->type, local, port, remote, rport))
-            return port;
-    }
-    return 0;
 }
 
 void sock_address_gone(struct stack *s, const struct addr *a)
@@ -388,7 +383,7 @@ int sock_want(struct stack *s, int64_t id, unsigned mask)
     struct sock *k = sock_find(s, id);
     if (!k)
         return -EBADF;
-    k->want = mask & (EV_READ | EV_WRITE);
+    k->want = mask & (EV_READ | EV_WRITE | EV_URGENT);
     sock_mark_ready(s, k);
     return 0;
 }
@@ -411,6 +406,16 @@ int sock_getname(struct stack *s, int64_t id, int which, struct sock_name *out)
     if (which == SOCK_REMOTE && !k->rport)
         return -ENOTCONN;
     sock_fill_name(k, which, out);
+    return 0;
+}
+
+int sock_names(struct stack *s, int64_t id, struct sock_name out[2])
+{
+    struct sock *k = sock_find(s, id);
+    if (!k)
+        return -EBADF;
+    sock_fill_name(k, SOCK_LOCAL, &out[SOCK_LOCAL]);
+    sock_fill_name(k, SOCK_REMOTE, &out[SOCK_REMOTE]);
     return 0;
 }
 

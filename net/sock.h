@@ -26,22 +26,29 @@ struct sock {
     int64_t id;
     uint8_t type; /* SOCK_STREAM, SOCK_DGRAM */
     uint8_t family;
-    uint32_t ifindex;  /* SO_BINDTOIFINDEX: the only interface it has to do with; the zone of what it is told; 0: any */
     uint8_t ttl, hops; /* IP_TTL, IPV6_UNICAST_HOPS; 0: the stack's own */
     uint8_t discover;  /* IP_PMTUDISC_*: how it treats what is larger than the path */
     uint8_t tos;  /* DSCP and ECN of what it sends (IP_TOS, IPV6_TCLASS); of TCP the ECN bits are the protocol's */
     bool orphan;  /* its owner has let go of it */
     bool recverr; /* IP_RECVERR: of ICMP errors, all */
-    bool v6only, reuseaddr;
-    bool hashed;
+    bool v6only, reuseaddr, reuseport;
+    bool bind_no_port; /* IP_BIND_ADDRESS_NO_PORT */
+    uint8_t hashed;    /* enum hashed */
+    uint8_t ifindex;   /* SO_BINDTOIFINDEX: only on this interface, and the zone of what it is told; 0: on any */
     uint16_t want; /* EV_READ, EV_WRITE */
     int error;     /* pending, positive errno */
     int32_t linger; /* SO_LINGER: seconds; -1: off */
+    uint8_t priority; /* SO_PRIORITY and SO_MARK: kept for who asks; nothing here goes by them */
+    uint32_t mark;
     struct addr local, remote;
     uint16_t lport, rport; /* rport 0: not connected */
     struct sock *chain, **bucket;
     struct sock_node dirty, ready;
 };
+
+enum hashed { HASHED_NOT, HASHED_BOUND, HASHED_CONNECTED };
+
+#define BOUND_BUCKETS 1024
 
 struct sock_table {
     struct sock **slots;
@@ -51,8 +58,8 @@ struct sock_table {
     struct sock **connected, **bound; /* buckets: by 4-tuple; by protocol and local port */
     uint32_t connected_mask;
     struct sock *any_stream, *any_dgram; /* any-destination stacks: whoever takes every port */
+    uint32_t connections[BOUND_BUCKETS]; /* how many connected ones have a port of that bucket */
 };
-#define BOUND_BUCKETS 1024
 
 int sock_table_init(struct stack *s);
 void sock_table_free(struct stack *s);
@@ -60,6 +67,7 @@ void sock_table_free(struct stack *s);
 /* size: of the struct that begins with a struct sock; zeroed. NULL and *error: EMFILE at the bound, ENOMEM. */
 struct sock *sock_new(struct stack *s, size_t size, const struct sock_ops *ops, int type, int family, int *error);
 struct sock *sock_find(struct stack *s, int64_t id); /* NULL: dead, or an orphan */
+struct sock *sock_find_any(struct stack *s, int64_t id); /* an orphan, too */
 void sock_destroy(struct stack *s, struct sock *k);
 void sock_orphan(struct stack *s, struct sock *k); /* its owner has let go: no event will name it any more */
 
@@ -72,18 +80,29 @@ void sock_fail(struct stack *s, struct sock *k, int error); /* note the error, a
 /* Hashing: a socket is in one of the two tables, or in none. */
 void sock_hash_bound(struct stack *s, struct sock *k);
 void sock_hash_connected(struct stack *s, struct sock *k);
-void sock_unhash(struct sock *k);
+void sock_unhash(struct stack *s, struct sock *k);
+static inline unsigned sock_port_bucket(int type, unsigned port)
+{
+    return (port + (unsigned)type * 7919u) % BOUND_BUCKETS;
+}
+static inline struct sock **sock_bound_bucket(struct stack *s, int type, unsigned port)
+{
+    return &s->socks->bound[sock_port_bucket(type, port)];
+}
 struct sock *sock_lookup_connected(struct stack *s, int type, const struct addr *local, unsigned lport,
                                    const struct addr *remote, unsigned rport);
-/* The best match among bound ones: connected to this remote, then bound to this address, then any. */
+/* The best match among bound ones, of TCP among listeners: connected to this remote, then bound to this address, then
+ * any. */
 struct sock *sock_lookup_bound(struct stack *s, int type, const struct addr *local, unsigned lport,
                                const struct addr *remote, unsigned rport);
 /* Each of those that hear it, one after the other: the next after k, the first after NULL. */
 struct sock *sock_next_hearing(struct stack *s, struct sock *k, int type, const struct addr *local, unsigned lport,
                                const struct addr *remote, unsigned rport);
+/* ports.c */
 /* Would binding k to addr:port clash? */
 bool sock_port_taken(struct stack *s, const struct sock *k, const struct addr *addr, unsigned port);
-/* A free ephemeral port for k (RFC 6056 3.3.1: random start); remote given: only the 4-tuple must be free. 0: none. */
+/* A free ephemeral port for k (RFC 6056 3.3.1: random start); remote given: only the 4-tuple must be free, or, if none
+ * is, in a TIME-WAIT that may be cut short. 0: none. */
 unsigned sock_pick_port(struct stack *s, const struct sock *k, const struct addr *local, const struct addr *remote,
                         unsigned rport);
 

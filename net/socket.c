@@ -42,6 +42,8 @@ int sock_bind(struct stack *s, int64_t id, const uint8_t *addr, unsigned port)
     if (port && sock_port_taken(s, k, &a, port))
         return -EADDRINUSE;
     k->local = a;
+    if (!port && k->bind_no_port)
+        return 0; /* connect() or listen() will choose, knowing more */
     if (!port && !(port = sock_pick_port(s, k, &a, NULL, 0)))
         return -EADDRINUSE;
     k->lport = (uint16_t)port;
@@ -59,7 +61,9 @@ int sock_connect(struct stack *s, int64_t id, const uint8_t *addr, unsigned port
         return -EINVAL;
     if (!family_fits(k, &a))
         return -EAFNOSUPPORT;
-    if (addr_is_any(&a)) /* as every BSD socket: this host */
+    if (addr_is_any(&a) && addr_is4(&a) && addr_is4(&k->local) && !addr_is_any(&k->local))
+        a = k->local;
+    else if (addr_is_any(&a)) /* as every BSD socket: this host */
         a = addr_is4(&a) ? addr_from4((const uint8_t[]){127, 0, 0, 1}) : (struct addr){.b = {[15] = 1}};
     return k->type == SOCK_STREAM ? tcp_connect(s, tcp_of(k), &a, port) : udp_connect(s, k, &a, port);
 }
@@ -120,6 +124,7 @@ int64_t sock_recv(struct stack *s, int64_t id, uint8_t *buf, size_t cap)
     struct tcp *t = tcp_of(k);
     if (t->in.head) {
         int64_t n = tcp_in_read(s, t, buf, cap);
+        tcp_urgent_left(t); /* perhaps that was all of it */
         sock_mark_dirty(s, k); /* the window may have opened */
         return n;
     }
@@ -206,6 +211,7 @@ int stack_next_socket(struct stack *s, uint64_t *cursor, struct sock_info *out)
         sock_fill_name(k, SOCK_REMOTE, &out->remote);
         if (k->type == SOCK_STREAM) {
             tcp_info(k, out);
+            tcp_show(s, k, out);
         } else {
             out->state = k->rport ? ESTABLISHED : CLOSED;
             udp_queues(k, &out->rx_queue);

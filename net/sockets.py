@@ -15,6 +15,7 @@ its own sockets would wait for itself. Other timeouts are refused.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -42,6 +43,7 @@ EV_ERROR: int = lib.EV_ERROR
 EV_REQUEST: int = lib.EV_REQUEST
 EV_GONE = 1 << 15  # the network goes down: told by Python to every sink, never by C
 
+_TCP_FASTOPEN_CONNECT = 30  # linux/tcp.h; socket has no name for it before 3.12
 _TYPE_FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _BINDTOIFINDEX = 62  # SO_BINDTOIFINDEX of asm-generic/socket.h
 _PROTOCOLS = MappingProxyType({socket.SOCK_STREAM: socket.IPPROTO_TCP, socket.SOCK_DGRAM: socket.IPPROTO_UDP})
@@ -85,6 +87,17 @@ class StackSocket:
         self.id = id
         self.token = network.base | id
         network.sinks[self.token] = _weak_sink(weakref.ref(self))
+
+    @classmethod
+    def accepted(cls, listener: StackSocket, id: int) -> StackSocket:
+        """A connection of this listener. Its events go nowhere until a transport adopts it."""
+        self = cls.__new__(cls)
+        self.id = id
+        self.family, self.type, self.proto = listener.family, listener.type, listener.proto
+        self._network = network = listener._network
+        self._timeout, self._error, self._waiters = 0.0, 0, None
+        self.token = network.base | id
+        return self
 
     # --- its events ----------------------------------------------------------------------------------------------
 
@@ -167,6 +180,12 @@ class StackSocket:
     def getpeername(self) -> Address:
         return self._name(lib.SOCK_REMOTE)
 
+    def names(self) -> Any:
+        """Both names, ``struct sock_name[2]``: local, remote (port 0: not connected)."""
+        both = ffi.new("struct sock_name[2]")
+        check(lib.sock_names(self._network.handle, self._open_id(), both))
+        return both
+
     def _name(self, which: int) -> Address:
         name = ffi.new("struct sock_name *")
         check(lib.sock_getname(self._network.handle, self._open_id(), which, name))
@@ -203,10 +222,12 @@ class StackSocket:
     # --- data ----------------------------------------------------------------------------------------------------
 
     def send(self, data: ReadableBuffer, flags: int = 0) -> int:
+        """TCP: with MSG_OOB the urgent mark is set behind it (RFC 9293 3.8.5; new applications should not)."""
         if self.type == socket.SOCK_DGRAM:
             return self._send_to(data, ffi.NULL)
         view = ffi.from_buffer(data)
-        rc: int = lib.sock_send(self._network.handle, self._open_id(), view, len(view))
+        send = lib.sock_send_urgent if flags & socket.MSG_OOB else lib.sock_send
+        rc: int = send(self._network.handle, self._open_id(), view, len(view))
         if rc < 0:
             raise self._failed("send", rc)
         return rc
@@ -215,8 +236,12 @@ class StackSocket:
         raise self._blocking("sendall")
 
     def sendto(self, data: ReadableBuffer, *args: Any) -> int:
-        """``sendto(data[, flags], address)``"""
+        """``sendto(data[, flags], address)``. TCP: with MSG_FASTOPEN it connects, too (RFC 7413)."""
         if self.type == socket.SOCK_STREAM:
+            if len(args) == 2 and args[0] & socket.MSG_FASTOPEN:
+                self.setsockopt(socket.IPPROTO_TCP, _TCP_FASTOPEN_CONNECT, 1)
+                with contextlib.suppress(BlockingIOError):
+                    self.connect(args[1])
             return self.send(data)
         return self._send_to(data, self._network.names.name(self._checked(args[-1]), self.family))
 
@@ -229,9 +254,13 @@ class StackSocket:
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         buffer = bytearray(size)
-        return bytes(memoryview(buffer)[: self.recv_into(buffer)])
+        return bytes(memoryview(buffer)[: self.recv_into(buffer, 0, flags)])
 
     def recv_into(self, buffer: WriteableBuffer, size: int = 0, flags: int = 0) -> int:
+        if flags & socket.MSG_OOB:  # urgent bytes stay in the stream: SO_OOBINLINE (tcp(7))
+            raise os_error(errno.EINVAL)
+        if flags & (socket.MSG_PEEK | socket.MSG_ERRQUEUE):
+            raise os_error(errno.EOPNOTSUPP)
         if self.type == socket.SOCK_DGRAM:
             return self.recvfrom_into(buffer, size)[0]
         view = ffi.from_buffer(buffer, require_writable=True)
@@ -242,12 +271,12 @@ class StackSocket:
 
     def recvfrom(self, size: int, flags: int = 0) -> tuple[bytes, Address]:
         buffer = bytearray(size)
-        count, address = self.recvfrom_into(buffer)
+        count, address = self.recvfrom_into(buffer, 0, flags)
         return bytes(memoryview(buffer)[:count]), address
 
     def recvfrom_into(self, buffer: WriteableBuffer, size: int = 0, flags: int = 0) -> tuple[int, Address]:
         if self.type == socket.SOCK_STREAM:
-            return self.recv_into(buffer, size), self.getpeername()
+            return self.recv_into(buffer, size, flags), self.getpeername()
         view = ffi.from_buffer(buffer, require_writable=True)
         name = ffi.new("struct sock_name *")
         handle = self._network.handle

@@ -26,6 +26,7 @@ static int64_t get_accepts(struct stack *s, struct sock *k)
 }
 
 static int64_t get_off(struct stack *s, struct sock *k) { return 0; }
+static int64_t get_on(struct stack *s, struct sock *k) { return 1; }
 static int set_nothing(struct stack *s, struct sock *k, int64_t value) { return 0; }
 
 static int set_v6only(struct stack *s, struct sock *k, int64_t value)
@@ -39,6 +40,16 @@ static int set_v6only(struct stack *s, struct sock *k, int64_t value)
 }
 
 static int64_t get_v6only(struct stack *s, struct sock *k) { return k->family == AF_INET6 ? k->v6only : -ENOPROTOOPT; }
+
+static int set_ifindex(struct stack *s, struct sock *k, int64_t value)
+{
+    if (value && (value < 0 || value > NETIFS_MAX || !netif_of(s, (int)value)))
+        return -ENODEV;
+    k->ifindex = (uint8_t)value;
+    return 0;
+}
+
+static int64_t get_ifindex(struct stack *s, struct sock *k) { return k->ifindex; }
 
 struct linger_value { /* struct linger, in fixed widths */
     int32_t on, seconds;
@@ -62,6 +73,14 @@ static int write_linger(struct stack *s, struct sock *k, const void *buf, size_t
     return 0;
 }
 
+static int set_tos(struct stack *s, struct sock *k, int64_t value)
+{
+    if (value < -1 || value > 255)
+        return -EINVAL;
+    k->tos = value < 0 ? 0 : (uint8_t)value; /* ipv6(7): -1 is the default. Of TCP the ECN bits are its own: ecn.c */
+    return 0;
+}
+
 static void keepalive_changed(struct stack *s, struct sock *k) { tcp_keepalive_restart(s, tcp_of(k)); }
 
 static const struct sockopt common_rows[] = {
@@ -71,18 +90,28 @@ static const struct sockopt common_rows[] = {
     {SOL_SOCKET, SO_PROTOCOL, OPT_ANY, .get = get_protocol},
     {SOL_SOCKET, SO_ACCEPTCONN, OPT_ANY, .get = get_accepts},
     {SOL_SOCKET, SO_REUSEADDR, OPT_ANY | OPT_SWITCH | OPT_INHERIT, OPT_FIELD(struct sock, reuseaddr)},
+    {SOL_SOCKET, SO_REUSEPORT, OPT_ANY | OPT_SWITCH | OPT_INHERIT, OPT_FIELD(struct sock, reuseport)},
+    {SOL_SOCKET, SO_PRIORITY, OPT_ANY | OPT_INHERIT, OPT_FIELD(struct sock, priority), 0, 6},
+    {SOL_SOCKET, SO_MARK, OPT_ANY | OPT_INHERIT, OPT_FIELD(struct sock, mark), INT32_MIN, INT32_MAX},
+    {SOL_SOCKET, SO_OOBINLINE, OPT_ANY, .get = get_on, .set = set_nothing},
     {SOL_SOCKET, SO_KEEPALIVE, OPT_STREAM | OPT_SWITCH | OPT_INHERIT, OPT_FIELD(struct tcp, keepalive),
      .changed = keepalive_changed},
     {SOL_SOCKET, SO_KEEPALIVE, OPT_DGRAM, .get = get_off, .set = set_nothing},
     {SOL_SOCKET, SO_BROADCAST, OPT_DGRAM | OPT_SWITCH, OPT_FIELD(struct udp, broadcast)},
     {SOL_SOCKET, SO_BROADCAST, OPT_STREAM, .get = get_off, .set = set_nothing},
     {SOL_SOCKET, SO_RCVBUF, OPT_STREAM | OPT_CLAMP | OPT_INHERIT, OPT_FIELD(struct tcp, in_limit), BUFFER_LEAST,
-     BUFFER_MOST},
+     BUFFER_MOST, .changed = tcp_rcvbuf_set},
+    {SOL_SOCKET, SO_RCVLOWAT, OPT_STREAM | OPT_CLAMP | OPT_INHERIT, OPT_FIELD(struct tcp, rcv_lowat), 1, BUFFER_MOST,
+     .changed = tcp_lowat_set},
     {SOL_SOCKET, SO_SNDBUF, OPT_STREAM | OPT_CLAMP | OPT_INHERIT, OPT_FIELD(struct tcp, out_limit), BUFFER_LEAST,
-     BUFFER_MOST},
+     BUFFER_MOST, .changed = tcp_sndbuf_set},
     {SOL_SOCKET, SO_RCVBUF, OPT_DGRAM, .get = get_udp_buffer, .set = set_nothing},
     {SOL_SOCKET, SO_SNDBUF, OPT_DGRAM, .get = get_udp_buffer, .set = set_nothing},
+    {SOL_SOCKET, SO_BINDTOIFINDEX, OPT_ANY, .get = get_ifindex, .set = set_ifindex},
     {SOL_SOCKET, SO_LINGER, OPT_ANY, .read = read_linger, .write = write_linger},
+    {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, OPT_ANY | OPT_SWITCH, OPT_FIELD(struct sock, bind_no_port)},
+    {IPPROTO_IP, IP_TOS, OPT_ANY | OPT_INHERIT, OPT_FIELD(struct sock, tos), .set = set_tos},
+    {IPPROTO_IPV6, IPV6_TCLASS, OPT_ANY | OPT_INHERIT, OPT_FIELD(struct sock, tos), .set = set_tos},
     {IPPROTO_IPV6, IPV6_V6ONLY, OPT_ANY, .get = get_v6only, .set = set_v6only},
 };
 

@@ -28,7 +28,7 @@ struct sockopt {
     uint16_t at;      /* where in the struct that begins with the struct sock */
     int32_t least, most;
     void (*changed)(struct stack *s, struct sock *k); /* after the field was set */
-    /* Of one integer, instead of the field. get: the value; set: 0 or -errno. */
+    /* Of one integer, where the field alone does not do. get: the value; set: 0 or -errno. */
     int64_t (*get)(struct stack *s, struct sock *k);
     int (*set)(struct stack *s, struct sock *k, int64_t value);
     /* Of bytes. read: how many were written into buf (at most cap), or -errno. */

@@ -8,7 +8,7 @@
 #include "net/ip/group.h"
 #include "net/ip/neigh.h"
 #include "net/ip/reass.h"
-#include "net/tcp/tcp.h"
+#include "net/tcp/cong.h"
 
 #define LOOPBACK_QUEUE 4096
 
@@ -28,6 +28,8 @@ static unsigned poller_events(struct poller *p, uint64_t *out, unsigned max)
         own |= EV_READ;
     if (s->alarm <= s->now)
         own |= EV_WRITE;
+    if (cong_rounds_waiting(s))
+        own |= EV_REQUEST;
     if (!own || !max)
         return sock_collect_events(s, out, max);
     s->changed = false;
@@ -59,10 +61,14 @@ int stack_new(struct stack **out, const struct stack_config *config, uint64_t no
     if (!s)
         return -ENOMEM;
     s->config = *config;
+    uint32_t most = config->memory / 4 < UINT32_MAX ? (uint32_t)(config->memory / 4) : UINT32_MAX;
+    s->config.rcvbuf_max = config->rcvbuf_max < most ? config->rcvbuf_max : most; /* one connection does not get it all */
+    s->config.sndbuf_max = config->sndbuf_max < most ? config->sndbuf_max : most;
     s->poller.run = poller_run;
     s->poller.events = poller_events;
     s->now = now;
     groups_init(s);
+    s->cong = &cong_cubic;
     s->alarm = REACTOR_NEVER;
     s->rng.state = config->seed[0];
     s->key[0] = rng_next(&s->rng) ^ config->seed[1];
@@ -88,6 +94,8 @@ void stack_free(struct stack *s)
 {
     sock_table_free(s);
     reass_free(s);
+    cong_scripts_free(s);
+    tcp_fastopen_free(s);
     neigh_free(s);
     for (unsigned i = 0; i < s->nnetifs; i++) {
         netif_free(&s->netifs[i]);

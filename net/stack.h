@@ -21,7 +21,7 @@
 #include "net/core/timer.h"
 #include "net/tcp/scoreboard.h"
 
-#define NETIFS_MAX 8
+#define NETIFS_MAX STACK_INTERFACES_MAX
 #define ROUTES_MAX 64
 #define FRAG_IDS 256 /* a power of two */
 #define ICMP_BUCKETS 64
@@ -31,8 +31,11 @@
 
 struct sock;
 struct sock_table;
+struct cong_ops;
+struct cong_scripts;
 struct neigh_table;
 struct reass;
+struct fastopen_cache;
 
 struct route {
     struct addr dest, gateway, source; /* source any: chosen for each packet */
@@ -75,10 +78,17 @@ struct stack {
     struct sock_list ready; /* may have an event to report */
     struct sent_pool sent;  /* records of what TCP has under way */
 
+    const struct cong_ops *cong; /* of new TCP sockets */
+    struct cong_scripts *scripts; /* controllers registered from outside; NULL: none */
     uint32_t time_waits; /* connections in TIME_WAIT */
     struct timer group_timer;    /* see group.c */
     struct reass *reass;         /* NULL: no fragment has come yet */
     uint32_t frag_ids[FRAG_IDS]; /* see frag_id() */
+    uint32_t orphans;    /* connections that nobody owns any more and that are not there yet */
+    struct fastopen_cache *fastopen; /* cookies of servers; NULL: none yet */
+    uint32_t fastopen_pending;       /* children whose data was handed up before the handshake ended */
+    uint32_t fastopen_resets;        /* and that were reset, up to a while ago */
+    uint64_t fastopen_resets_until;
     uint16_t ip_id;
     uint32_t icmp_tokens; /* errors that may still be sent in this second (RFC 1812 4.3.2.8, RFC 4443 2.4(f)) */
     uint64_t icmp_refill;
@@ -94,6 +104,10 @@ static inline void stack_set_now(struct stack *s, uint64_t now)
     if (now > s->now)
         s->now = now;
 }
+
+/* --- congestion control from outside (tcp/cong_script.c) --- */
+bool cong_rounds_waiting(const struct stack *s);
+void cong_scripts_free(struct stack *s);
 
 static inline void count(struct stack *s, enum counter c) { s->counters[c]++; }
 
@@ -123,6 +137,8 @@ int route_add(struct netif *nif, const struct addr *dest, unsigned bits, const s
 void route_drop(struct stack *s, unsigned i); /* of the table */
 int route_remove(struct netif *nif, const struct addr *dest, unsigned bits, const struct addr *gateway);
 bool stack_is_local(const struct stack *s, const struct addr *a);
+/* The same, and nobody else has it: of an optimistic one, that is still to be heard. */
+bool stack_owns(const struct stack *s, const struct addr *a);
 struct netif *netif_of(struct stack *s, int ifindex); /* NULL: there is none */
 
 /* --- input, each takes p; off: where its header starts --- */

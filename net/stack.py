@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import msgspec
 
 from libos._native import ffi, lib
 from libos.errors import check
+from libos.net.congestion import Controllers, Factory
 from libos.net.link.impairment import Impairment
 from libos.rand import Rng
 
@@ -114,9 +117,12 @@ def pack_impairment(how: Impairment, rng: Rng) -> Any:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class SocketInfo:
-    """One row of ``ss``: queues in bytes, times in ns, windows in bytes."""
+class SocketInfo(msgspec.Struct, frozen=True):
+    """One row of ``ss``: queues in bytes, times in ns, windows in bytes.
+
+    LISTEN: ``rx_queue`` connections wait to be accepted, ``tx_queue`` may. ``timer``: the next to go off (``on``,
+    ``keepalive``, ``timewait``, ``persist``, or empty), in ``timer_left``. ``options``: what both ends agreed on.
+    """
 
     id: int
     type: str
@@ -132,6 +138,28 @@ class SocketInfo:
     ssthresh: int
     mss: int
     retransmits: int
+    congestion: str = ""
+    options: tuple[str, ...] = ()
+    wscale: tuple[int, int] = (0, 0)
+    in_flight: int = 0
+    sacked: int = 0
+    lost: int = 0
+    backoff: int = 0
+    timer: str = ""
+    timer_left: int = 0
+    orphan: bool = False
+    owner: str = ""
+
+
+_OPTIONS = tuple(  # by their bits
+    tuple(
+        name
+        for bit, name in ((lib.SOCK_TIMESTAMPS, "ts"), (lib.SOCK_SACK, "sack"), (lib.SOCK_WSCALE, "wscale"))
+        if flags & bit
+    )
+    for flags in range(8)
+)
+_TIMERS = ("", "on", "keepalive", "timewait", "persist")
 
 
 class Link:
@@ -229,11 +257,17 @@ class Stack:
         *,
         memory: int = 256 << 20,
         sockets: int = 1 << 20,
-        rcvbuf: int = 1 << 20,
-        sndbuf: int = 1 << 20,
+        rcvbuf: int = 128 << 10,
+        sndbuf: int = 256 << 10,
+        rcvbuf_max: int = 16 << 20,
+        sndbuf_max: int = 16 << 20,
+        notsent_lowat: int = 0,
+        quickacks: int = 16,
         any_destination: bool = False,
         reports: bool = True,
         accept_redirects: bool = False,
+        congestion: str = "cubic",
+        ecn: int = 2,
     ) -> None:
         config = ffi.new(
             "struct stack_config *",
@@ -243,22 +277,32 @@ class Stack:
                 "sockets": sockets,
                 "rcvbuf": rcvbuf,
                 "sndbuf": sndbuf,
+                "rcvbuf_max": rcvbuf_max,
+                "sndbuf_max": sndbuf_max,
+                "notsent_lowat": notsent_lowat,
+                "quickacks": quickacks,
                 "flags": (lib.STACK_ANY_DESTINATION if any_destination else 0)
                 | (0 if reports else lib.STACK_NO_REPORTS)
                 | (lib.STACK_ACCEPT_REDIRECTS if accept_redirects else 0),
+                "ecn": ecn,
             },
         )
         out = ffi.new("struct stack **")
         check(lib.stack_new(out, config, now))
         self.handle: Any = out[0]
         self.poller: Any = lib.stack_poller(self.handle)
-        self.addresses: list[str] = []
+        self.controllers = Controllers(self.handle)
+        try:
+            self.set_congestion_control(congestion)
+        except OSError:
+            self.close()
+            raise
 
     @classmethod
     def view(cls, handle: Any) -> Stack:
         """Somebody else's stack, to look at: for its owner to close."""
         stack = cls.__new__(cls)
-        stack.handle, stack.poller, stack.addresses = handle, None, []
+        stack.handle, stack.poller = handle, None
         return stack
 
     def add_link(self, link: Link) -> int:
@@ -275,7 +319,6 @@ class Stack:
         """An address with its network, as ``"10.0.0.2/24"``."""
         addr, prefix = parse_interface(interface)
         check(lib.stack_add_address(self.handle, ifindex, addr, prefix), interface)
-        self.addresses.append(interface)
 
     def add_route(self, ifindex: int, network: str, gateway: str | None = None) -> None:
         """A route to ``network`` (``"0.0.0.0/0"``), through ``gateway`` or, without one, on the link itself."""
@@ -292,7 +335,28 @@ class Stack:
         """By hand: what is to be reported, as (socket id, mask)."""
         raw = ffi.new("uint64_t[]", most)
         n = lib.stack_events(self.handle, raw, most)
-        return [(word >> 16, word & 0xFFFF) for word in ffi.unpack(raw, n)] if n else []
+        events = [(word >> 16, word & 0xFFFF) for word in ffi.unpack(raw, n)] if n else []
+        if events and events[0][0] == 0 and (own := events[0][1]) & lib.EV_REQUEST:  # round trips have ended
+            self.controllers.consult()
+            events[:1] = [(0, own & ~lib.EV_REQUEST)] if own & ~lib.EV_REQUEST else []
+        return events
+
+    def congestion_controls(self) -> list[str]:
+        """The names of all that can be chosen with ``TCP_CONGESTION``."""
+        names, i = [], 0
+        while name := lib.stack_congestion_name(self.handle, i):
+            names.append(ffi.string(name).decode())
+            i += 1
+        return names
+
+    def set_congestion_control(self, name: str) -> None:
+        """For TCP sockets from now on. Raises ``FileNotFoundError``."""
+        check(lib.stack_set_congestion(self.handle, name.encode()), name)
+
+    def register_congestion_control(self, name: str, factory: Factory, *, beta: float = 0.7) -> None:
+        """Congestion control in Python, see :mod:`libos.net.congestion`. ``factory`` makes the controller of one
+        connection; ``beta``, 0.1 to 1, of the window remains after a loss."""
+        self.controllers.register(name, factory, beta)
 
     def counters(self) -> dict[str, int]:
         """All counters by their SNMP (``nstat``) names."""
@@ -310,28 +374,40 @@ class Stack:
 
     def sockets(self) -> list[SocketInfo]:
         """Every socket, with its state and queues."""
-        cursor, raw, rows = ffi.new("uint64_t *"), ffi.new("struct sock_info *"), []
+        return list(self.each_socket())
+
+    def each_socket(self, owner: Callable[[int], str] = lambda id: "") -> Iterator[SocketInfo]:
+        """The same one by one, for who has other things to do between; sockets may come and go meanwhile. ``owner``
+        says whose a socket is."""
+        cursor, raw = ffi.new("uint64_t *"), ffi.new("struct sock_info *")
         while lib.stack_next_socket(self.handle, cursor, raw):
-            stream = raw.type == socket.SOCK_STREAM
-            rows.append(
-                SocketInfo(
-                    id=raw.id,
-                    type="tcp" if stream else "udp",
-                    state=STATES[raw.state],
-                    local=unpack_name(raw.local),
-                    remote=unpack_name(raw.remote),
-                    rx_queue=raw.rx_queue,
-                    tx_queue=raw.tx_queue,
-                    srtt=raw.srtt_ns,
-                    rttvar=raw.rttvar_ns,
-                    rto=raw.rto_ns,
-                    cwnd=raw.cwnd,
-                    ssthresh=raw.ssthresh,
-                    mss=raw.mss,
-                    retransmits=raw.retransmits,
-                )
+            yield SocketInfo(
+                id=raw.id,
+                type="tcp" if raw.type == socket.SOCK_STREAM else "udp",
+                state=STATES[raw.state],
+                local=unpack_name(raw.local),
+                remote=unpack_name(raw.remote),
+                rx_queue=raw.rx_queue,
+                tx_queue=raw.tx_queue,
+                srtt=raw.srtt_ns,
+                rttvar=raw.rttvar_ns,
+                rto=raw.rto_ns,
+                cwnd=raw.cwnd,
+                ssthresh=raw.ssthresh,
+                mss=raw.mss,
+                retransmits=raw.retransmits,
+                congestion=ffi.string(raw.cong).decode(),
+                options=_OPTIONS[raw.flags],
+                wscale=(raw.wscale_out, raw.wscale_in),
+                in_flight=raw.in_flight,
+                sacked=raw.sacked,
+                lost=raw.lost,
+                backoff=raw.backoff,
+                timer=_TIMERS[raw.timer],
+                timer_left=raw.timer_ns,
+                orphan=bool(raw.orphan),
+                owner=owner(raw.id),
             )
-        return rows
 
     def lingering(self) -> int:
         """Closed connections that still have something to get through."""

@@ -72,7 +72,8 @@ class StackTransport(EndpointTransport, asyncio.Transport):
         self._rx_size = len(network.rx_bytes)
         self._server = server
         super().__init__(loop, network, sock, protocol, extra)
-        lib.sock_setopt(self._handle, self._id, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if server is None:  # else its listener has it
+            lib.sock_setopt(self._handle, self._id, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._direct = True
         if server is not None:
             server.attach(self)

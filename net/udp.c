@@ -146,7 +146,7 @@ void udp_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
         return;
     }
     struct sock *k = sock_lookup_bound(s, SOCK_DGRAM, &m->dst, get16(h + UDP_DPORT), &m->src, get16(h + UDP_SPORT));
-    if (k && (!k->ifindex || k->ifindex == (uint32_t)m->nif->index || m->nif->link->caps & LINK_LOOPBACK)) {
+    if (k && (!k->ifindex || k->ifindex == m->nif->index || m->nif->link->caps & LINK_LOOPBACK)) {
         enqueue(s, k, p, m);
         return;
     }

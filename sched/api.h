@@ -12,6 +12,7 @@
 #define EV_READ 1     /* data, or a connection to accept, or end of stream */
 #define EV_WRITE 2    /* room again, or connected */
 #define EV_ERROR 4    /* sock_error() tells which */
+#define EV_URGENT 16  /* urgent data is pending (RFC 9293 3.8.5); comes only to who wants it */
 #define EV_REQUEST 8  /* a deferring listener holds a SYN: accept it or reject it */
 
 #define REACTOR_EVENTS_MAX 1024

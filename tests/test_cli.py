@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -24,17 +25,21 @@ LIBOS = (sys.executable, "-m", "libos")
 class Libos:
     """A ``libos`` that runs; :meth:`wait_for` reads on until a line says what is wanted."""
 
-    def __init__(self, *args: str | Path, cwd: Path) -> None:
+    def __init__(self, *args: str | Path, cwd: Path, stdin: int = subprocess.DEVNULL) -> None:
         self.seen = ""
         self._process = subprocess.Popen(
             [*LIBOS, *map(str, args)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             text=True,
             cwd=cwd,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def wait_for(self, pattern: str) -> re.Match[str]:
         assert self._process.stdout is not None
@@ -43,6 +48,11 @@ class Libos:
             assert line, f"ended without {pattern!r}:\n{self.seen}"
             self.seen += line
         return match
+
+    def say(self, text: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(text)
+        self._process.stdin.flush()
 
     def signal(self, signum: int) -> None:
         self._process.send_signal(signum)
@@ -62,8 +72,8 @@ class Libos:
 def start(tmp_path: Path) -> Iterator[Callable[..., Libos]]:
     started: list[Libos] = []
 
-    def start(*args: str | Path, cwd: Path = tmp_path) -> Libos:
-        started.append(Libos(*args, cwd=cwd))
+    def start(*args: str | Path, cwd: Path = tmp_path, **options: int) -> Libos:
+        started.append(Libos(*args, cwd=cwd, **options))
         return started[-1]
 
     yield start
@@ -100,7 +110,7 @@ def get(port: int, path: str = "/") -> str:
 def test_version_and_help() -> None:
     assert re.fullmatch(r"libos \d+\.\d+\S*\n", libos("--version").stdout)
     text = libos("--help").stdout
-    for word in ("run", "doctor", "bench", "libos run --publish 8080:80 examples/hello_http.py"):
+    for word in ("run", "doctor", "bench", "ss", "nstat", "ip", "libos run --publish 8080:80 examples/hello_http.py"):
         assert word in text
     for option in (
         "--net",
@@ -134,6 +144,8 @@ def test_doctor() -> None:
         (["--ip", "10.0.0.300/24", "x.py"], "libos: --ip 10.0.0.300/24: allowed: ADDR/PREFIX"),
         (["--publish", "http", "x.py"], "libos: --publish http: allowed: [ADDR:]HOST:GUEST"),
         (["--config", "nowhere.toml", "x.py"], "libos: --config nowhere.toml: No such file"),
+        (["--hosts-file", "/no/such/file", EXAMPLES / "echo.py"], "libos: hosts-file /no/such/file: No such file"),
+        (["--hosts", "db", "x.py"], "libos: --hosts db: allowed: a table of names"),
         (["--pcap", "/no/such/folder/x", EXAMPLES / "echo.py"], "libos: cannot write --pcap /no/such/folder/x"),
         (["--ip", "10.0.0.2/24", "--gateway", "10.9.9.9", EXAMPLES / "echo.py"], "libos: gateway 10.9.9.9: allowed"),
     ],
@@ -396,3 +408,71 @@ def test_two_hosts_in_one_process() -> None:
     done = subprocess.run([sys.executable, EXAMPLES / "embed.py"], capture_output=True, text=True, timeout=20)
     assert done.returncode == 0, done.stderr
     assert "262,144 bytes came through" in done.stdout
+
+
+# --- looking at machines that run ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Machines of this test, and nobody else's; root looks elsewhere too, so tests name the machine they mean."""
+    folder = tmp_path / "runtime"
+    folder.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    return folder
+
+
+def test_ss_and_nstat_show_a_machine_that_serves(runtime: Path, start: Callable[..., Libos]) -> None:
+    process = start("run", "--publish", "0:7", EXAMPLES / "echo.py")
+    port = int(process.wait_for(r"127\.0\.0\.1:(\d+)/tcp -> 7")[1])
+    process.wait_for("listening")
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(b"hello")
+        assert client.recv(5, socket.MSG_WAITALL) == b"hello"
+        pid = str(process.pid)
+        done = libos("ss", "-tuiean", "-p", pid)
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"tcp +LISTEN +0 +\d+ +\S+:7 ", done.stdout)
+        assert re.search(r"tcp +ESTAB +0 +0 +10\.0\.2\.15:7 +10\.0\.2\.2:\d+\n.*\n.* rtt:\d.* cwnd:\d+", done.stdout)
+        (said,) = json.loads(libos("ss", "--json", "-p", pid, "sport", ":7").stdout)
+        assert said["sockets"][0]["srtt"] > 0
+        assert re.search(r"TcpInBytes +5\n", libos("nstat", "-p", pid).stdout)
+        assert "route default via 10.0.2.2" in libos("ip", "-p", pid).stdout
+    assert [path.name for path in (runtime / "libos").iterdir()] == [f"{pid}.sock"]
+    process.signal(signal.SIGINT)
+    assert process.end() == 0
+    assert list((runtime / "libos").iterdir()) == []
+
+
+def test_ss_answers_late_and_says_why(
+    runtime: Path, start: Callable[..., Libos], script: Callable[[str], Path]
+) -> None:
+    """While the program waits for something else than its loop, nobody hears us."""
+    app = script("import asyncio, sys\nprint('busy')\nsys.stdin.readline()\nasyncio.run(asyncio.sleep(30))")
+    process = start("run", app, stdin=subprocess.PIPE)
+    process.wait_for("busy\n")
+    looking = subprocess.Popen(
+        [*LIBOS, "ss", "-p", str(process.pid)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert looking.stderr is not None
+    line = looking.stderr.readline()
+    assert line == f"libos: machine {process.pid} keeps us waiting: the program does not turn its loop\n"
+    process.say("\n")
+    assert looking.communicate(timeout=20)[0].startswith(f"machine {process.pid}: {app}")
+    assert looking.returncode == 0
+    process.signal(signal.SIGINT)
+    assert process.end() == 0
+
+
+def test_ss_without_a_machine_is_one_line(runtime: Path) -> None:
+    done = libos("ss", "-p", "no-such-program")
+    assert done.returncode == 2
+    assert re.fullmatch(r"libos: no machine here runs a program called 'no-such-program'.*\n", done.stderr)
+
+
+def test_a_host_without_a_place_for_the_control_socket_runs_programs_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Callable[[str], Path]
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "missing"))
+    done = libos("run", script("print('ran')"))
+    assert (done.returncode, done.stdout) == (0, "ran\n")

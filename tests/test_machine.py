@@ -89,6 +89,16 @@ def test_runs_a_program(new_machine: NewMachine) -> None:
     assert machine.run(echo_once(machine)) == b"hello"
 
 
+def test_congestion_control_is_the_configurations(new_machine: NewMachine) -> None:
+    machine = new_machine(congestion="reno", ecn=1)
+    assert machine.run(echo_once(machine)) == b"hello"
+    assert machine.network is not None
+    with machine.network.socket() as sock:
+        name = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+    assert isinstance(name, bytes)
+    assert name.rstrip(b"\0") == b"reno"
+
+
 def test_loops_come_one_after_another(new_machine: NewMachine) -> None:
     machine = new_machine()
     for round in range(3):

@@ -12,7 +12,11 @@
  * timestamps, no window scaling), IPv4 without options.
  *
  * Every ARP question is answered, so that it is whoever the client looks for. Blocking, or spinning on the
- * descriptor. */
+ * descriptor.
+ *
+ * `sink` and `source` are the floors of one stream: the one acknowledges what comes and drops it, the other sends frames
+ * of 44 full segments as far as the client's window goes, all of them empty of meaning. These two offer window scaling,
+ * without which a stream is limited by 64 KiB a round trip; source remembers how far it has sent. */
 
 #include "peer.h"
 #include <fcntl.h>
@@ -52,7 +56,13 @@ enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16 };
 
 static const uint8_t MAC[6] = {0x02, 'f', 'l', 'o', 'o', 'r'};
 
+enum role { ECHO, SINK, SOURCE };
+enum { MSS = 1460, BURST = 44 * MSS, SCALE = 10 };
+
 static uint8_t frame[VNET + ETH_HLEN + 65536];
+static uint8_t burst[VNET + ETH_HLEN + 65536]; /* source: the frame to send, headers from the client's last */
+static uint32_t next; /* source: the first sequence number not sent */
+static unsigned shift; /* of the client's window */
 
 static unsigned get16(size_t at) { return (unsigned)frame[at] << 8 | frame[at + 1]; }
 static uint32_t get32(size_t at) { return (uint32_t)get16(at) << 16 | get16(at + 2); }
@@ -130,22 +140,72 @@ static void answer(int fd, unsigned segment, unsigned flags, uint32_t seq, uint3
     send_frame(fd, AT_TCP + segment);
 }
 
-/* The client's SYN, its options replaced by a maximum segment size alone: 24 bytes of TCP. */
-static void answer_syn(int fd, uint32_t seq)
+/* The shift in a SYN's window scale option (RFC 7323 2.2); 0: there is none. */
+static unsigned window_shift(size_t end)
+{
+    for (size_t at = AT_TCP_OPTIONS; at + 2 < end && frame[at] != 0; at += frame[at] == 1 || !frame[at + 1] ? 1 : frame[at + 1])
+        if (frame[at] == 3)
+            return frame[at + 2];
+    return 0;
+}
+
+/* The client's SYN, its options replaced by a maximum segment size, and for a stream a window scale. */
+static void answer_syn(int fd, uint32_t seq, enum role role)
 {
     uint32_t sum = 0;
+    unsigned header = role == ECHO ? 24 : 28;
+    shift = window_shift(AT_TCP + (frame[AT_TCP_OFFSET] >> 4 << 2));
+    next = seq + 1;
     memset(frame, 0, VNET);
-    put16(AT_IP_LENGTH, 20 + 24);
+    put16(AT_IP_LENGTH, 20 + header);
     put16(AT_IP_CHECKSUM, 0);
     for (size_t at = AT_IP; at < AT_TCP; at += 2)
         sum += get16(at);
     put16(AT_IP_CHECKSUM, ~fold(sum) & 0xffff);
-    frame[AT_TCP_OFFSET] = 24 / 4 << 4;
-    put32(AT_TCP_OPTIONS, 2u << 24 | 4u << 16 | 1460);
-    answer(fd, 24, SYN | ACK, seq, seq + 1);
+    frame[AT_TCP_OFFSET] = (uint8_t)(header / 4 << 4);
+    put32(AT_TCP_OPTIONS, 2u << 24 | 4u << 16 | MSS);
+    put32(AT_TCP_OPTIONS + 4, 1u << 24 | 3u << 16 | 3u << 8 | SCALE);
+    answer(fd, header, SYN | ACK, seq, seq + 1);
 }
 
-static void echo(int fd, size_t len)
+/* What came is acknowledged by its own header alone. */
+static void acknowledge(int fd, uint32_t upto)
+{
+    uint32_t seq = get32(AT_TCP_ACK), sum = 0;
+    memset(frame, 0, VNET);
+    frame[AT_TCP_OFFSET] = 20 / 4 << 4;
+    put16(AT_IP_LENGTH, 20 + 20);
+    put16(AT_IP_CHECKSUM, 0);
+    for (size_t at = AT_IP; at < AT_TCP; at += 2)
+        sum += get16(at);
+    put16(AT_IP_CHECKSUM, ~fold(sum) & 0xffff);
+    answer(fd, 20, ACK, seq, upto);
+}
+
+/* Full frames, up to the end of the window that the client has just told. */
+static void fill_window(int fd)
+{
+    uint32_t acked = get32(AT_TCP_ACK), window = get16(AT_TCP_WINDOW) << shift, ack = get32(AT_TCP_SEQ);
+    struct virtio_net_hdr *vnet = (struct virtio_net_hdr *)frame;
+    while (next - acked + BURST <= window) {
+        uint32_t sum = 0;
+        memcpy(burst, frame, AT_TCP_OPTIONS); /* the client's header, which answer() turns round */
+        memset(frame, 0, VNET);
+        frame[AT_TCP_OFFSET] = 20 / 4 << 4;
+        put16(AT_IP_LENGTH, 20 + 20 + BURST);
+        put16(AT_IP_CHECKSUM, 0);
+        for (size_t at = AT_IP; at < AT_TCP; at += 2)
+            sum += get16(at);
+        put16(AT_IP_CHECKSUM, ~fold(sum) & 0xffff);
+        vnet->gso_type = VIRTIO_NET_HDR_GSO_TCPV4;
+        vnet->gso_size = MSS;
+        answer(fd, 20 + BURST, ACK | PSH, next, ack);
+        next += BURST;
+        memcpy(frame, burst, AT_TCP_OPTIONS);
+    }
+}
+
+static void segment_in(int fd, size_t len, enum role role)
 {
     if (len < AT_TCP_OPTIONS || frame[AT_IP] != 0x45 || frame[AT_IP_PROTOCOL] != IPPROTO_TCP)
         return;
@@ -157,7 +217,11 @@ static void echo(int fd, size_t len)
     if (flags & RST)
         return;
     if (flags & SYN)
-        answer_syn(fd, seq);
+        answer_syn(fd, seq, role);
+    else if (role == SINK && data)
+        acknowledge(fd, seq + data);
+    else if (role == SOURCE && !(flags & FIN))
+        fill_window(fd);
     else if (data || flags & FIN)
         answer(fd, segment, ACK | (data ? PSH : 0) | (flags & FIN), seq, seq + data + !!(flags & FIN));
 }
@@ -178,8 +242,9 @@ static int open_tap(const char *name)
 
 int main(int argc, char **argv)
 {
-    if (argc != 4 || (strcmp(argv[3], "block") && strcmp(argv[3], "spin")))
-        die("usage: tap_floor INTERFACE CPU block|spin");
+    if (argc != 5 || (strcmp(argv[3], "block") && strcmp(argv[3], "spin")))
+        die("usage: tap_floor INTERFACE CPU block|spin echo|sink|source");
+    enum role role = !strcmp(argv[4], "sink") ? SINK : !strcmp(argv[4], "source") ? SOURCE : ECHO;
     peer_start(atoi(argv[2]));
     int fd = open_tap(argv[1]);
     if (!strcmp(argv[3], "spin") && fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
@@ -197,6 +262,6 @@ int main(int argc, char **argv)
         if (get16(AT_TYPE) == ETH_P_ARP)
             answer_arp(fd, (size_t)n);
         else if (get16(AT_TYPE) == ETH_P_IP)
-            echo(fd, (size_t)n);
+            segment_in(fd, (size_t)n, role);
     }
 }

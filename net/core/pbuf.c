@@ -1,7 +1,8 @@
 /* Packet buffers: see pbuf.h for the contract.
  *
  * A chunk is a struct pbuf followed by its bytes. Chunks of a class are carved from the mapping a run at a time and are
- * never given back to it, only to their free list: memory stays flat once the working set has been seen. */
+ * never given back to it, only to their free list: memory stays flat once the working set has been seen. Sizes are
+ * multiples of 128, so that a chunk that is cut up gives aligned ones. */
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -41,36 +42,68 @@ void pbuf_pool_free(struct pbuf_pool *pool)
     pool->map = NULL;
 }
 
-static bool carve(struct pbuf_pool *pool, unsigned class)
+/* How many chunks of the class its share leaves room for, of n. */
+static uint32_t within_share(const struct pbuf_pool *pool, unsigned class, uint32_t n)
 {
-    uint64_t run = pool->limit / 64 < RUN_BYTES ? pool->limit / 64 : RUN_BYTES; /* a small pool is not spent on three */
-    uint32_t size = chunk_size[class], n = size < run ? (uint32_t)(run / size) : 1;
     uint64_t smaller = 0, most = pool->limit / 16 * share[class];
     for (unsigned c = 0; c <= class; c++)
         smaller += pool->carved_of[c];
-    while (n && (pool->carved + (uint64_t)n * size > pool->limit || smaller + (uint64_t)n * size > most))
-        n--;
+    uint64_t room = most > smaller ? (most - smaller) / chunk_size[class] : 0;
+    return n < room ? n : (uint32_t)room;
+}
+
+static void make_chunks(struct pbuf_pool *pool, unsigned class, uint8_t *at, uint32_t n)
+{
+    uint32_t size = chunk_size[class];
     for (uint32_t i = 0; i < n; i++) {
-        struct pbuf *p = (struct pbuf *)(pool->map + pool->carved + (uint64_t)i * size);
+        struct pbuf *p = (struct pbuf *)(at + (size_t)i * size);
+        memory_unpoison((uint8_t *)p, size);
         p->class = (uint8_t)class;
         p->next = pool->free[class];
         pool->free[class] = p;
         memory_poison((uint8_t *)p + sizeof *p, size - sizeof *p);
     }
-    pool->carved += (uint64_t)n * size;
     pool->carved_of[class] += (uint64_t)n * size;
+}
+
+static bool carve(struct pbuf_pool *pool, unsigned class)
+{
+    uint64_t run = pool->limit / 64 < RUN_BYTES ? pool->limit / 64 : RUN_BYTES; /* a small pool is not spent on three */
+    uint32_t size = chunk_size[class], n = size < run ? (uint32_t)(run / size) : 1;
+    uint64_t left = (pool->limit - pool->carved) / size;
+    n = within_share(pool, class, n < left ? n : (uint32_t)left);
+    make_chunks(pool, class, pool->map + pool->carved, n);
+    pool->carved += (uint64_t)n * size;
     return n > 0;
+}
+
+/* Cut up the largest chunk that is free, for ever; what does not divide is lost. As far as the share of the small ones
+ * goes, so that large ones are left. */
+static bool split(struct pbuf_pool *pool, unsigned class)
+{
+    for (unsigned from = PBUF_CLASSES; --from > class;) {
+        struct pbuf *p = pool->free[from];
+        uint32_t n = chunk_size[from] / chunk_size[class];
+        if (!p || within_share(pool, class, n) < n)
+            continue;
+        pool->free[from] = p->next;
+        pool->carved_of[from] -= chunk_size[from];
+        make_chunks(pool, class, (uint8_t *)p, n);
+        return true;
+    }
+    return false;
 }
 
 static struct pbuf *take(struct pbuf_pool *pool, unsigned class)
 {
-    while (class < PBUF_CLASSES && !pool->free[class] && !carve(pool, class))
+    while (class < PBUF_CLASSES && !pool->free[class] && !carve(pool, class) && !split(pool, class))
         class++;
     if (class == PBUF_CLASSES)
         return NULL;
     struct pbuf *p = pool->free[class];
     pool->free[class] = p->next;
     pool->in_use += chunk_size[class];
+    pool->frames += class >= PBUF_FRAME ? chunk_size[class] : 0;
     pool->buffers++;
     memory_unpoison((uint8_t *)p + sizeof *p, chunk_size[class] - sizeof *p);
     *p = (struct pbuf){.class = (uint8_t)class, .refs = 1};
@@ -81,6 +114,7 @@ static void give_back(struct pbuf_pool *pool, struct pbuf *p)
 {
     memory_poison((uint8_t *)p + sizeof *p, chunk_size[p->class] - sizeof *p);
     pool->in_use -= chunk_size[p->class];
+    pool->frames -= p->class >= PBUF_FRAME ? chunk_size[p->class] : 0;
     pool->buffers--;
     p->next = pool->free[p->class];
     pool->free[p->class] = p;
@@ -132,6 +166,23 @@ void pbuf_free(struct pbuf_pool *pool, struct pbuf *p)
             drop_ref(pool, lender);
         p = rest;
     }
+}
+
+struct pbuf *pbuf_fit(struct pbuf_pool *pool, struct pbuf *p)
+{
+    if (p->lender || p->size <= 4 * p->len || p->size <= chunk_size[1])
+        return p;
+    struct pbuf *small = pbuf_alloc(pool, 0, p->len);
+    if (!small || small->size >= p->size) {
+        pbuf_free(pool, small);
+        return p;
+    }
+    memcpy(pbuf_data(small), pbuf_data(p), p->len);
+    small->len = p->len;
+    small->mark = p->mark;
+    small->mark2 = p->mark2;
+    pbuf_free(pool, p);
+    return small;
 }
 
 uint32_t pbuf_copy(const struct pbuf *p, uint32_t off, uint8_t *to, uint32_t len)

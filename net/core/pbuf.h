@@ -6,7 +6,7 @@
  *
  * Ownership: whoever holds the pointer owns the packet; functions that take a packet over say so; pbuf_free() ends it.
  * All buffers of a pool are carved from one mapping of at most `limit` bytes, in five sizes; a freed one goes back
- * to the list of its size. The pool never grows past the limit: pbuf_alloc() answers NULL. */
+ * to the list of its size. When all is carved, a large one that is free is cut into small ones. The pool never grows past the limit: pbuf_alloc() answers NULL. */
 #ifndef LIBOS_PBUF_H
 #define LIBOS_PBUF_H
 
@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #define PBUF_CLASSES 5
+#define PBUF_FRAME 2 /* the first class that holds an Ethernet frame */
 #define PBUF_HEADROOM 64 /* kept free in front of a frame: a link's own header, and alignment */
 
 #define PBUF_CSUM_OK 1      /* received: the transport checksum was verified, or never left this host */
@@ -37,6 +38,7 @@ struct pbuf {
     /* Who holds it may use these: TCP, the sequence number of its first byte; UDP, its addresses' place. */
     uint32_t mark;
     uint32_t mark2;
+    struct pbuf *mate; /* TCP, out of order: the last packet of the run that it begins */
 };
 
 struct pbuf_queue {
@@ -47,6 +49,7 @@ struct pbuf_queue {
 struct pbuf_pool {
     uint8_t *map;
     uint64_t limit, carved, in_use;
+    uint64_t frames; /* bytes in use in chunks for frames and data: of PBUF_FRAME and above */
     uint64_t carved_of[PBUF_CLASSES];
     struct pbuf *free[PBUF_CLASSES];
     uint32_t buffers; /* in use */
@@ -63,8 +66,20 @@ struct pbuf *pbuf_clone(struct pbuf_pool *pool, struct pbuf *p, uint32_t off, ui
 void pbuf_free(struct pbuf_pool *pool, struct pbuf *p);
 #define PBUF_ROOM_MAX 68000
 
-/* So little is left that it should go to headers and acknowledgements, which free more than they take. */
-static inline bool pbuf_pressure(const struct pbuf_pool *pool) { return pool->in_use > pool->limit - pool->limit / 8; }
+/* Bytes there can be for frames and data: all but what was carved for headers and clones, which stays what it is. */
+static inline uint64_t pbuf_frames_max(const struct pbuf_pool *pool)
+{
+    uint64_t n = pool->limit;
+    for (unsigned c = 0; c < PBUF_FRAME; c++)
+        n -= pool->carved_of[c];
+    return n;
+}
+/* So little of it is left that it should go to headers and acknowledgements, which free more than they take. */
+static inline bool pbuf_pressure(const struct pbuf_pool *pool)
+{
+    uint64_t most = pbuf_frames_max(pool);
+    return pool->frames > most - most / 8;
+}
 
 static inline uint8_t *pbuf_data(const struct pbuf *p) { return p->base + p->off; }
 static inline uint32_t pbuf_tailroom(const struct pbuf *p) { return p->lender ? 0 : p->size - p->off - p->len; }
@@ -86,6 +101,8 @@ static inline uint32_t pbuf_total(const struct pbuf *p)
         n += p->len;
     return n;
 }
+/* p, or what it says in a buffer that fits: a few bytes should not hold a large one. Takes p. No frags. */
+struct pbuf *pbuf_fit(struct pbuf_pool *pool, struct pbuf *p);
 /* What a device is still to do, from one packet to another with the same bytes. */
 static inline void pbuf_copy_offloads(struct pbuf *to, const struct pbuf *from)
 {

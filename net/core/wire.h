@@ -195,5 +195,6 @@ static inline void put32(uint8_t *p, uint32_t v)
 #define TCPOPT_SACK_OK 4
 #define TCPOPT_SACK 5
 #define TCPOPT_TS 8
+#define TCPOPT_FASTOPEN 34
 
 #endif

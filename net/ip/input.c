@@ -22,7 +22,7 @@ static bool accepts(const struct netif *nif, struct ip_meta *m)
         return false; /* RFC 1122 3.2.1.3(g): never on a wire */
     if (addr_is_multicast(&m->src) || netif_is_broadcast(nif, &m->src)) /* MUST-63: who would be answered? */
         return false;
-    if (!from_loopback && stack_is_local(s, &m->src)) /* we did not send that; the answer would come to us, for ever */
+    if (!from_loopback && stack_owns(s, &m->src)) /* we did not send that; the answer would come to us, for ever */
         return false;
     if (addr_is_multicast(&m->dst)) {
         m->to_group = true;

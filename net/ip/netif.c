@@ -32,11 +32,11 @@ void netif_init(struct netif *nif, struct stack *s, struct link *l, int index)
     timer_init(&nif->timer, run);
 }
 
+/* All timers go with their heap. */
 void netif_free(struct netif *nif)
 {
     router_free(nif);
     groups_free(nif);
-    timer_cancel(&nif->stack->timers, &nif->timer);
 }
 
 void netif_wake(struct netif *nif, uint64_t due)
@@ -86,6 +86,15 @@ bool stack_is_local(const struct stack *s, const struct addr *a)
     for (unsigned i = 0; i < s->nnetifs; i++)
         if ((!a->zone || a->zone == i + 1) && netif_has(&s->netifs[i], a))
             return true;
+    return false;
+}
+
+bool stack_owns(const struct stack *s, const struct addr *a)
+{
+    for (unsigned i = 0; i < s->nnetifs; i++)
+        for (unsigned j = 0; j < s->netifs[i].naddrs; j++)
+            if (addr_eq(&s->netifs[i].addrs[j].addr, a))
+                return address_usable(&s->netifs[i].addrs[j]) && s->netifs[i].addrs[j].state != ADDRESS_OPTIMISTIC;
     return false;
 }
 

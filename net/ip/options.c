@@ -9,7 +9,6 @@
 #include "net/sockopt.h"
 #include "net/udp.h"
 
-#define SO_BINDTOIFINDEX_ 62 /* asm-generic/socket.h; missing from older C libraries */
 #define IPV6_MULTICAST_ALL_ 29
 
 static struct udp *udp_of(struct sock *k) { return (struct udp *)k; }
@@ -57,32 +56,12 @@ HOPS_OPTION(hops, struct sock, hops, HOPS_DEFAULT, 1)
 HOPS_OPTION(group_ttl, struct udp, group[0].ttl, 1, 1)
 HOPS_OPTION(group_hops, struct udp, group[1].ttl, 1, 1)
 
-/* Of a TCP connection the ECN bits are the protocol's (RFC 3168 6.1.1). */
-static int set_tos(struct stack *s, struct sock *k, int64_t value)
-{
-    if (value < -1 || value > 255)
-        return -EINVAL;
-    unsigned kept = k->type == SOCK_STREAM ? 3 : 0;
-    k->tos = (uint8_t)((value == -1 ? 0 : (unsigned)value & ~kept) | (k->tos & kept));
-    return 0;
-}
-
 static int64_t get_mtu(struct stack *s, struct sock *k)
 {
     struct path path;
     if (!k->rport)
         return -ENOTCONN;
     return route_find_on(s, &k->remote, &k->local, k->ifindex, &path) ? (int64_t)path.mtu : -ENETUNREACH;
-}
-
-static int64_t get_interface(struct stack *s, struct sock *k) { return k->ifindex; }
-
-static int set_interface(struct stack *s, struct sock *k, int64_t value)
-{
-    if (value < 0 || (value && !netif_of(s, (int)value)))
-        return -ENODEV;
-    k->ifindex = (uint32_t)value;
-    return 0;
 }
 
 static int64_t get_dontfrag(struct stack *s, struct sock *k) { return k->discover == IP_PMTUDISC_DO; }
@@ -299,9 +278,6 @@ static int64_t read_group_if4(struct stack *s, struct sock *k, void *buf, size_t
 #define DGRAM OPT_DGRAM
 
 static const struct sockopt rows[] = {
-    {SOL_SOCKET, SO_BINDTOIFINDEX_, BOTH, .get = get_interface, .set = set_interface},
-
-    {IPPROTO_IP, IP_TOS, BOTH | OPT_INHERIT, OPT_FIELD(struct sock, tos), 0, 255, .set = set_tos},
     {IPPROTO_IP, IP_TTL, BOTH | OPT_INHERIT, OPT_FIELD(struct sock, ttl), .get = get_ttl, .set = set_ttl},
     {IPPROTO_IP, IP_MTU, BOTH, .get = get_mtu},
     {IPPROTO_IP, IP_MTU_DISCOVER, BOTH | OPT_INHERIT, OPT_FIELD(struct sock, discover), 0, IP_PMTUDISC_OMIT},
@@ -323,7 +299,6 @@ static const struct sockopt rows[] = {
     {IPPROTO_IP, MCAST_BLOCK_SOURCE, DGRAM, .write = write_block},
     {IPPROTO_IP, MCAST_UNBLOCK_SOURCE, DGRAM, .write = write_unblock},
 
-    {IPPROTO_IPV6, IPV6_TCLASS, BOTH, OPT_FIELD(struct sock, tos), 0, 255, .set = set_tos},
     {IPPROTO_IPV6, IPV6_UNICAST_HOPS, BOTH | OPT_INHERIT, OPT_FIELD(struct sock, hops), .get = get_hops, .set = set_hops},
     {IPPROTO_IPV6, IPV6_MTU, BOTH, .get = get_mtu},
     {IPPROTO_IPV6, IPV6_MTU_DISCOVER, BOTH, OPT_FIELD(struct sock, discover), 0, IP_PMTUDISC_OMIT},

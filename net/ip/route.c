@@ -4,6 +4,7 @@
  * it came by, and what is sent goes by the route to its destination, whatever its source. A link-local address is the
  * exception: it is ours, and reached, on its own link alone. */
 #include <errno.h>
+#include <string.h>
 
 #include "net/stack.h"
 #include "net/core/wire.h"
@@ -49,6 +50,8 @@ bool route_find_on(struct stack *s, const struct addr *dst, const struct addr *s
     bool group = addr_is_multicast(dst), on_link = group || addr_is_linklocal6(dst) || addr_is_broadcast(dst);
     struct netif *nif = on_link ? netif_of(s, ifindex ? (int)ifindex : group ? 2 : 0) : NULL;
     const struct addr *from = !nif ? NULL : given ? src : netif_source(nif, dst);
+    if (!from && nif && ifindex && src && addr_is4(dst)) /* without an address: that is how one asks for it (RFC 2131 4.1) */
+        from = src;
     if (from) {
         go_by(path, nif, from, dst, NULL);
         return true;

@@ -119,7 +119,7 @@ static void learn_way(struct netif *nif, enum kind kind, const struct addr *dest
         same_kind += w->kind == kind;
         if (same_way(w, kind, dest, bits) && addr_eq(&w->router, router))
             mine = w;
-        else if (w->kind == NOTHING)
+        else if (w->kind == NOTHING && !spare)
             spare = w;
     }
     if (lifetime == 0) {

@@ -124,6 +124,8 @@ static void put_vnet(struct pbuf *p, unsigned caps)
         const uint8_t *frame = pbuf_data(p);
         uint16_t hdr = (uint16_t)(p->csum_start + (frame[p->csum_start + TCP_OFF] >> 4) * 4);
         h[1] = get16(frame + ETH_TYPE) == ETHERTYPE_IP4 ? VNET_GSO_TCP4 : VNET_GSO_TCP6;
+        if (frame[p->csum_start + TCP_FLAGS] & TH_CWR) /* on the first of its segments only */
+            h[1] |= VNET_GSO_ECN;
         memcpy(h + 2, &hdr, 2);
         memcpy(h + 4, &p->gso_size, 2);
     }

@@ -11,12 +11,13 @@ import re
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from libos.net.names.errors import gai_error
 from libos.net.names.hosts import Hosts
-from libos.net.names.order import Source, sorted_addresses
-from libos.net.names.services import port_of
+
+if TYPE_CHECKING:
+    from libos.net.names.order import Source
 
 __all__ = ["AddrInfo", "Found", "Wanted", "family_of", "infos", "known", "text_of"]
 
@@ -103,6 +104,8 @@ def _kinds(port: int | str | bytes | None, type: int, proto: int, flags: int) ->
     if not possible:
         raise gai_error(socket.EAI_SOCKTYPE if type else socket.EAI_SERVICE)
     if named:
+        from libos.net.names.services import port_of  # most callers know the number
+
         kinds = tuple((t, p, number) for t, p in possible if (number := port_of(str(service), p)) is not None)
         if not kinds:
             raise gai_error(socket.EAI_SERVICE, service)
@@ -162,9 +165,14 @@ def _mapped(address: str) -> str | None:
 
 def infos(wanted: Wanted, found: Found, source: Source) -> list[AddrInfo]:
     """Addresses in the order in which they are best tried, each with every kind of socket that was asked for."""
+    addresses = list(dict.fromkeys(found.addresses))
+    if len(addresses) > 1:
+        from libos.net.names.order import sorted_addresses  # not before there is something to sort
+
+        addresses = sorted_addresses(addresses, source)
     canonical = found.name if wanted.flags & socket.AI_CANONNAME else ""
     result: list[AddrInfo] = []
-    for address in sorted_addresses(list(dict.fromkeys(found.addresses)), source):
+    for address in addresses:
         for type, proto, port in wanted.kinds:
             result.append((family_of(address), type, proto, canonical, _sockaddr(address, port)))
             canonical = ""  # the first has it

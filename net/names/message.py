@@ -158,7 +158,7 @@ def _answer(asked: Asked, message: dns.message.Message, nxdomain: bool) -> Answe
 
     kind = dns.rdatatype.from_text(asked.question.type)
     at = {(rrset.name, rrset.rdtype): rrset for rrset in message.answer if rrset.rdclass == dns.rdataclass.IN}
-    name, ttl = asked.name, TTL_MAX
+    name, ttl = asked.name, TTL_MAX  # dnspython has made 0 of those with the highest bit set (RFC 2181 8)
 
     def official() -> str:
         return asked.question.name if name is asked.name else _text(name)
@@ -167,26 +167,22 @@ def _answer(asked: Asked, message: dns.message.Message, nxdomain: bool) -> Answe
         rrset = at.get((name, kind))
         if rrset is not None:
             records = tuple(_records(rrset, asked.question.type))
-            return Answer(Status.FOUND, official(), records, min(ttl, _ttl(rrset)))
+            return Answer(Status.FOUND, official(), records, min(ttl, rrset.ttl))
         alias = at.get((name, dns.rdatatype.CNAME))
         if alias is None:
             break
-        name, ttl = alias[0].target, min(ttl, _ttl(alias))
+        name, ttl = alias[0].target, min(ttl, alias.ttl)
     else:
         return Verdict.FAILED  # in a circle, or too long
     status = Status.NXDOMAIN if nxdomain else Status.NODATA
     for rrset in message.authority:
         if rrset.rdtype == dns.rdatatype.SOA and name.is_subdomain(rrset.name):
-            return Answer(status, official(), (), min(ttl, _ttl(rrset), rrset[0].minimum, NEGATIVE_MAX))  # RFC 2308 5
+            return Answer(status, official(), (), min(ttl, rrset.ttl, rrset[0].minimum, NEGATIVE_MAX))  # RFC 2308 5
     if name != asked.name and not nxdomain:
         return Answer(status, official(), (), ttl, unfinished=True)
     if message.authority and not message.flags & (dns.flags.RA | dns.flags.AA):
         return Verdict.FAILED  # a referral (RFC 2308 2.2): this server does not ask others for us
     return Answer(status, official())
-
-
-def _ttl(rrset: dns.rrset.RRset) -> int:
-    return min(rrset.ttl, TTL_MAX) if rrset.ttl < 1 << 31 else 0  # RFC 2181 8
 
 
 _READERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(

@@ -35,7 +35,7 @@ _LINK, _SITE, _GLOBAL = 2, 5, 14  # scopes (RFC 4291 2.7)
 
 def sorted_addresses(addresses: Sequence[str], source: Source) -> list[str]:
     """The best first. Equals keep their order (rule 10)."""
-    return sorted(addresses, key=lambda address: _key(address, source)) if len(addresses) > 1 else list(addresses)
+    return sorted(addresses, key=lambda address: _key(address, source))
 
 
 def _key(address: str, source: Source) -> tuple[int | bool, ...]:

@@ -25,7 +25,6 @@ from libos.net.names.cache import Cache
 from libos.net.names.errors import gai_error
 from libos.net.names.hosts import Hosts, canonical
 from libos.net.names.message import CHAIN_MAX, TTL_MAX, Answer, Question, Service, Status, is_hostname
-from libos.net.names.nameinfo import nameinfo
 from libos.net.names.query import Query, Step
 from libos.net.names.servers import Servers
 from libos.net.sockets import StackSocket
@@ -151,6 +150,7 @@ class Resolver:
         self, network: StackNetwork, loop: asyncio.AbstractEventLoop, sockaddr: Any, flags: int = 0
     ) -> tuple[str, str]:
         """As getnameinfo(3): the hosts table, then PTR."""
+        from libos.net.names.nameinfo import nameinfo  # few programs ask
 
         async def reverse(address: str) -> str | None:
             return await self.reverse(network, loop, address)

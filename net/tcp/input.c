@@ -26,6 +26,7 @@ static bool parse(struct stack *s, struct pbuf *p, const struct ip_meta *m, stru
                           .wnd = get16(h + TCP_WIN),
                           .sport = get16(h + TCP_SPORT),
                           .dport = get16(h + TCP_DPORT),
+                          .up = get16(h + TCP_URG),
                           .flags = h[TCP_FLAGS],
                           .wscale = -1,
                           .p = p};
@@ -74,6 +75,16 @@ void tcp_take_syn(struct stack *s, struct tcp *t, const struct segment *g)
     t->snd_wl1 = g->seq;
     t->snd_wl2 = t->snd_una;
     tcp_set_mss(t);
+    tcp_ecn_take_syn(s, t, g);
+}
+
+/* Not more than one answer in a while to what may be forged, or an answer itself. */
+static bool was_answered(struct stack *s, struct tcp *t)
+{
+    if (t->stray_acked && s->now - t->stray_acked < STRAY_ACK_INTERVAL)
+        return true;
+    t->stray_acked = s->now;
+    return false;
 }
 
 static void challenge(struct stack *s, struct tcp *t) /* RFC 5961 3.2, 4.2, 5.2; limited as in 7 */
@@ -83,8 +94,10 @@ static void challenge(struct stack *s, struct tcp *t) /* RFC 5961 3.2, 4.2, 5.2;
         /* Not a fixed number: who could count on it would find other hosts' connections with it (CVE-2016-5696). */
         s->challenge_tokens = CHALLENGES_PER_SECOND / 2 + rng_below(&s->rng, CHALLENGES_PER_SECOND);
     }
-    if (!s->challenge_tokens)
+    if (!s->challenge_tokens || was_answered(s, t)) {
+        count(s, C_TcpExtTCPACKSkippedChallenge);
         return;
+    }
     s->challenge_tokens--;
     count(s, C_TcpExtTCPChallengeACK);
     t->ack_now = true;
@@ -103,6 +116,8 @@ static void established(struct stack *s, struct tcp *t)
     }
     t->backoff = 0;
     tcp_timer_stop(t, T_REXMT);
+    if (seq_lt(t->snd_una, t->snd_max) && t->fastopen & FASTOPEN_DATA) /* an answer that went before the handshake ended */
+        tcp_timer_set(s, t, T_REXMT, s->now + t->rto);
     tcp_child_established(s, t);
     tcp_keepalive_restart(s, t);
     if (t->fin_wanted) /* closed meanwhile (3.10.4, SYN-RECEIVED: queued until now) */
@@ -113,14 +128,15 @@ static void established(struct stack *s, struct tcp *t)
 /* SYN-SENT (3.10.7.3). */
 static void syn_sent(struct stack *s, struct tcp *t, const struct segment *g, const struct ip_meta *m)
 {
-    bool acceptable = g->flags & TH_ACK && seq_gt(g->ack, t->iss) && seq_le(g->ack, t->snd_max);
+    bool acceptable = g->flags & TH_ACK && seq_gt(g->ack, t->iss) &&
+                      (seq_le(g->ack, t->snd_max) || tcp_fastopen_acks(t, g->ack));
     if (g->flags & TH_ACK && !acceptable) {
         if (!(g->flags & TH_RST))
             tcp_send_reset(s, g, m);
         return;
     }
     if (g->flags & TH_RST) {
-        if (acceptable)
+        if (acceptable && !tcp_ecn_refused(s, t))
             tcp_end(s, t, ECONNREFUSED);
         return;
     }
@@ -129,14 +145,17 @@ static void syn_sent(struct stack *s, struct tcp *t, const struct segment *g, co
     uint64_t sent = t->rtt_timing ? t->rtt_start : 0;
     tcp_take_syn(s, t, g);
     if (!acceptable) { /* both opened at once: answer with SYN, ACK */
+        t->fastopen = 0;
+        t->syn_data = 0;
         tcp_on(s, t, ON_SYN);
         t->snd_nxt = t->iss;
         sock_mark_dirty(s, &t->k);
         return;
     }
+    tcp_fastopen_answered(s, t, g);
     t->snd_una = g->ack;
-    if (seq_lt(t->snd_nxt, t->snd_una))
-        t->snd_nxt = t->snd_una;
+    t->snd_nxt = seq_max(t->snd_nxt, t->snd_una);
+    t->snd_max = seq_max(t->snd_max, t->snd_una);
     t->snd_wl2 = g->ack;
     if (sent)
         tcp_rtt_sample(t, s->now - sent);
@@ -151,12 +170,10 @@ static void answer_stray(struct stack *s, struct tcp *t, const struct segment *g
 {
     if (g->flags & TH_RST)
         return;
-    if (seg_space(g) == 0) {
-        if (t->stray_acked && s->now - t->stray_acked < STRAY_ACK_INTERVAL)
-            return;
-        t->stray_acked = s->now;
-    }
-    t->ack_now = true;
+    if (seg_space(g) == 0 && was_answered(s, t))
+        count(s, C_TcpExtTCPACKSkippedSeq);
+    else
+        t->ack_now = true;
 }
 
 /* RFC 2883 4: what came before says so, in the next ACK. */
@@ -245,12 +262,14 @@ static uint32_t acknowledged(struct stack *s, struct tcp *t, const struct segmen
     uint32_t acked = (uint32_t)seq_diff(g->ack, t->snd_una), bytes = acked - (t->fin_sent && seq_eq(g->ack, t->snd_max));
     if (bytes > t->out_bytes) /* cannot be, while snd_max is right; then rather lose a count than the process */
         bytes = t->out_bytes;
+    t->bytes_acked += bytes;
     bool was_full = t->out_bytes > t->out_limit / 3 * 2;
     t->snd_una = g->ack;
     if (seq_lt(t->snd_nxt, t->snd_una))
         t->snd_nxt = t->snd_una;
+    tcp_sndbuf_grow(s, t, (uint32_t)seq_diff(t->snd_max, t->snd_una) + acked);
     tcp_out_acked(s, t, bytes);
-    t->progress = true;
+    t->progress = s->now;
     t->soft_error = 0;
     if (t->out_bytes || t->fin_wanted)
         sock_mark_dirty(s, &t->k);
@@ -263,11 +282,13 @@ static uint32_t acknowledged(struct stack *s, struct tcp *t, const struct segmen
 static bool take_ack(struct stack *s, struct tcp *t, const struct segment *g, const struct ip_meta *m)
 {
     if (t->state == SYN_RECV) {
-        if (seq_le(g->ack, t->snd_una) || seq_gt(g->ack, t->snd_max)) {
+        if (seq_le(g->ack, t->iss) || seq_gt(g->ack, t->snd_max)) {
             tcp_send_reset(s, g, m);
             return false;
         }
-        t->snd_una = seq_add(t->iss, 1);
+        if (!tcp_child_may_establish(s, t, g))
+            return false;
+        t->snd_una = seq_max(t->snd_una, seq_add(t->iss, 1));
         if (seq_lt(t->snd_nxt, t->snd_una))
             t->snd_nxt = t->snd_una;
         t->snd_wnd = t->snd_wnd_max = g->wnd << t->shift_out;
@@ -310,21 +331,22 @@ static void take_data(struct stack *s, struct tcp *t, const struct segment *g)
         return;
     }
     uint32_t before = t->in_bytes;
-    if (!tcp_in_insert(s, t, g)) {
-        if (t->in_bytes != before)
+    seq_t from = t->rcv_nxt;
+    if (g->len)
+        tcp_data_arrived(s, t, g);
+    bool fin = tcp_in_insert(s, t, g);
+    t->bytes_received += (uint32_t)seq_diff(t->rcv_nxt, from) - fin;
+    if (!fin) {
+        if (t->in_bytes != before) {
             sock_mark_ready(s, &t->k);
-        /* 3.8.6.3: an ACK for at least every second full segment, else soon */
-        if (t->unacked_in >= 2u * t->mss)
-            t->ack_now = true;
-        else if (t->unacked_in)
-            t->ack_later = true;
+            t->progress = s->now;
+        }
+        tcp_ack_data(s, t);
     } else {
         t->fin_in = true;
         t->ack_now = true;
         tcp_on(s, t, ON_FIN);
     }
-    if (t->ack_later && !t->ack_now && !t->due[T_DELACK])
-        tcp_timer_set(s, t, T_DELACK, s->now + TCP_DELACK);
     if (t->ack_now)
         sock_mark_dirty(s, &t->k);
 }
@@ -338,12 +360,15 @@ static void take_reset(struct stack *s, struct tcp *t, const struct segment *g)
     }
     switch (t->state) {
     case SYN_RECV:
-        tcp_end(s, t, ECONNREFUSED);
+        if (tcp_is_fast_child(t))
+            tcp_fastopen_reset(s);
+        tcp_end(s, t, tcp_is_fast_child(t) ? ECONNRESET : ECONNREFUSED);
         break;
     case CLOSING:
     case LAST_ACK:
-    case TIME_WAIT:
         tcp_end(s, t, 0);
+        break;
+    case TIME_WAIT: /* RFC 1337 3, F1: an old segment would end it by the answer it gets */
         break;
     default:
         tcp_end(s, t, ECONNRESET);
@@ -356,7 +381,11 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
     if (t->held) /* the owner has not decided: only a RST matters */
         goto held;
     if (t->state == SYN_RECV && g->flags & TH_SYN && !(g->flags & TH_ACK) && seq_eq(g->seq, t->irs)) {
-        t->snd_nxt = t->iss; /* its SYN again: our answer was lost */
+        tcp_ecn_syn_again(t, g);
+        if (tcp_is_fast_child(t)) /* its SYN again: our answer was lost */
+            t->syn_again = true;
+        else
+            t->snd_nxt = t->iss;
         sock_mark_dirty(s, &t->k);
         goto drop;
     }
@@ -387,11 +416,16 @@ static void synchronized(struct stack *s, struct tcp *t, struct segment *g, cons
     if (!(g->flags & TH_ACK))
         goto drop;
     bool at_edge = seq_le(g->seq, t->last_ack_sent); /* RFC 7323 4.3 (2) */
+    seq_t up = seq_add(g->seq, g->up);
     trim(s, t, g);
+    if (t->ecn)
+        tcp_ecn_input(s, t, g, m->tos);
     if (!take_ack(s, t, g, m))
         goto drop;
     if (t->ts_ok && at_edge) /* not before its ACK was believed: a forged value would shut out the peer */
         take_timestamp(s, t, g);
+    if (g->flags & TH_URG) /* sixth */
+        tcp_urgent_input(s, t, up);
     if (t->ack_now)
         sock_mark_dirty(s, &t->k);
     take_data(s, t, g);
@@ -403,11 +437,17 @@ drop:
     pbuf_free(&s->pool, g->p);
 }
 
-/* A SYN for a connection in TIME-WAIT whose numbers lie beyond it may open a new one (3.6.1), if anyone listens. */
+/* A SYN for a connection in TIME-WAIT which cannot be an old one may open a new one (3.6.1), if anyone listens: its
+ * timestamp is newer, or its number lies beyond what was used (RFC 6191 2). Others are asked back (RFC 5961 4.2). */
 static bool reopens(const struct tcp *t, const struct segment *g)
 {
-    return t->state == TIME_WAIT && (g->flags & (TH_SYN | TH_ACK | TH_RST | TH_FIN)) == TH_SYN &&
-           (seq_gt(g->seq, t->rcv_nxt) || (t->ts_ok && g->has_ts && (int32_t)(g->tsval - t->ts_recent) > 0));
+    if (t->state != TIME_WAIT || (g->flags & (TH_SYN | TH_ACK | TH_RST | TH_FIN)) != TH_SYN)
+        return false;
+    bool beyond = seq_gt(g->seq, t->rcv_nxt);
+    if (!g->has_ts || !t->ts_ok)
+        return g->has_ts || beyond;
+    int32_t newer = (int32_t)(g->tsval - t->ts_recent);
+    return newer > 0 || (newer == 0 && beyond);
 }
 
 void tcp_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
@@ -430,18 +470,20 @@ void tcp_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
         tcp_end(s, tcp_of(k), 0);
         k = NULL;
     }
-    if (k) {
-        struct tcp *t = tcp_of(k);
-        if (t->state != SYN_SENT) {
-            synchronized(s, t, &g, m); /* takes p */
-            return;
-        }
-        syn_sent(s, t, &g, m);
-    } else if (l) {
-        if (tcp_listen_input(s, tcp_of(l), &g, m))
-            return; /* kept p */
-    } else if (!(g.flags & TH_RST)) {
+    struct tcp *t = k ? tcp_of(k) : NULL;
+    if (!k && l)
+        t = tcp_listen_input(s, tcp_of(l), &g, m);
+    else if (!k && !(g.flags & TH_RST))
         tcp_send_reset(s, &g, m);
+    if (t) {
+        t->segs_in++;
+        t->data_segs_in += g.len != 0;
     }
-    pbuf_free(&s->pool, p);
+    if (t && t->state != SYN_SENT) {
+        synchronized(s, t, &g, m); /* takes p */
+        return;
+    }
+    if (t)
+        syn_sent(s, t, &g, m);
+    pbuf_free(&s->pool, g.p);
 }

@@ -24,29 +24,6 @@ static uint32_t plan_space(const struct plan *plan) { return plan->len + !!(plan
 
 uint32_t tcp_timestamp(const struct tcp *t, uint64_t now) { return (uint32_t)(now / MSEC) + t->ts_offset; }
 
-uint32_t tcp_window_room(const struct tcp *t)
-{
-    uint32_t room = t->in_limit > t->in_bytes ? t->in_limit - t->in_bytes : 0;
-    uint32_t told = (uint32_t)seq_diff(t->rcv_adv, t->rcv_nxt);
-    uint32_t most = 65535u << t->shift_in;
-    if (room > most)
-        room = most;
-    /* Rounded down to what the field can say; 3.8.6.2.1: what was told is never taken back. */
-    room = room >> t->shift_in << t->shift_in;
-    return room > told ? room : told;
-}
-
-/* Reading has opened the window so far that the peer should know (3.8.6.2.2): a quarter of it, or at all after it was
- * nearly shut. */
-static bool window_update_due(const struct tcp *t)
-{
-    uint32_t told = (uint32_t)seq_diff(t->rcv_adv, t->rcv_nxt), room = tcp_window_room(t);
-    if (t->fin_in || room <= told)
-        return false;
-    uint32_t gain = room - told, least = t->in_limit / 2 < t->mss ? t->in_limit / 2 : t->mss;
-    return gain >= t->in_limit / 4 || (told < 2u * t->mss && gain >= least);
-}
-
 /* How much new data may go now: 0 for nothing. RFC 9293 3.7.4 (Nagle) and 3.8.6.2.1 (SWS avoidance). */
 static uint32_t sendable(struct tcp *t, uint32_t mss, uint32_t burst)
 {
@@ -65,6 +42,8 @@ static uint32_t sendable(struct tcp *t, uint32_t mss, uint32_t burst)
     bool all = len == waiting;
     if (t->override_now)
         return len; /* waited long enough for a better window */
+    if (all && !t->fin_wanted && t->cork)
+        return len - len % mss; /* more will come; not waited for longer than the persist timer does */
     if (all && (t->nodelay || t->fin_wanted || sent == 0))
         return len; /* the last of it, and nothing to wait for */
     if (len >= mss)
@@ -135,6 +114,8 @@ static enum reason probe_tail(struct stack *s, struct tcp *t, struct plan *plan)
 static bool is_synchronized(const struct tcp *t)
 {
     switch (t->state) {
+    case SYN_RECV:
+        return tcp_is_fast_child(t);
     case ESTABLISHED:
     case CLOSE_WAIT:
     case FIN_WAIT1:
@@ -151,11 +132,15 @@ static enum reason decide(struct stack *s, struct tcp *t, uint32_t burst, struct
     *plan = (struct plan){.seq = t->snd_nxt, .mss = t->blocks_held || t->twice ? tcp_segment_size(t) : t->mss, .flags = TH_ACK};
     /* Our SYN was not sent yet, or must be sent again. */
     if (t->state == SYN_SENT || t->state == SYN_RECV) {
-        if (seq_eq(t->snd_nxt, t->iss)) {
+        if (seq_eq(t->snd_nxt, t->iss) || t->syn_again) {
+            if (t->state == SYN_SENT && !tcp_fastopen_syn(s, t, &plan->len))
+                return NOTHING;
+            plan->seq = t->iss;
             plan->flags = t->state == SYN_SENT ? TH_SYN : TH_SYN | TH_ACK;
             return SEND_SYN;
         }
-        return t->ack_now && t->state == SYN_RECV ? SEND_ACK : NOTHING;
+        if (!tcp_is_fast_child(t))
+            return t->ack_now && t->state == SYN_RECV ? SEND_ACK : NOTHING;
     }
     if (is_synchronized(t) && !sb_reserve(&s->sent)) {
         sock_mark_dirty(s, &t->k); /* what cannot be kept track of is not sent; it is tried again */
@@ -170,7 +155,7 @@ static enum reason decide(struct stack *s, struct tcp *t, uint32_t burst, struct
         }
         /* There is data, and room for it with the peer and on the path. */
         plan->seq = t->snd_nxt;
-        plan->len = sendable(t, plan->mss, burst);
+        plan->len = sendable(t, plan->mss, tcp_pace_room(s, t, burst));
         if (plan->len) {
             if (plan->len == tcp_unsent(t)) {
                 plan->flags |= TH_PSH;
@@ -193,13 +178,13 @@ static enum reason decide(struct stack *s, struct tcp *t, uint32_t burst, struct
         return SEND_PROBE;
     }
     /* What came is to be acknowledged, or the window has opened. */
-    if (t->ack_now || (t->state != TIME_WAIT && window_update_due(t)))
+    if (t->ack_now || (t->state != TIME_WAIT && tcp_window_update_due(s, t)))
         return SEND_ACK;
     return NOTHING;
 }
 
 /* Builds and sends it. False: no buffer, try again later. plan->len may come out smaller. */
-static bool send_segment(struct stack *s, struct tcp *t, const struct path *path, struct plan *plan)
+static bool send_segment(struct stack *s, struct tcp *t, struct path *path, struct plan *plan)
 {
     struct pbuf *p = pbuf_alloc(&s->pool, PBUF_HEADROOM + ETH_HLEN + IP6_HLEN, TCP_HLEN + TCP_OPTIONS_MAX);
     if (!p) {
@@ -207,7 +192,9 @@ static bool send_segment(struct stack *s, struct tcp *t, const struct path *path
         return false;
     }
     uint8_t *h = pbuf_data(p);
-    uint32_t hlen = TCP_HLEN + tcp_write_options(t, h + TCP_HLEN, plan->flags, s->now), wnd, space = plan_space(plan);
+    uint32_t hlen = TCP_HLEN + tcp_write_options(t, h + TCP_HLEN, plan->flags, s->now), space = plan_space(plan);
+    if (plan->flags & TH_SYN && t->fastopen)
+        hlen += tcp_fastopen_option(s, t, h + hlen, TCP_HLEN + TCP_OPTIONS_MAX - hlen, plan->flags);
     p->len = hlen;
     if (plan->len) {
         uint32_t got = tcp_out_window(s, t, plan->seq, plan->len, p, SEND_FRAGS_MAX);
@@ -222,33 +209,26 @@ static bool send_segment(struct stack *s, struct tcp *t, const struct path *path
         if (plan->len > plan->mss)
             p->gso_size = (uint16_t)plan->mss;
     }
-    if (plan->flags & TH_ACK) {
-        wnd = tcp_window_room(t);
-        t->rcv_adv = seq_max(t->rcv_adv, seq_add(t->rcv_nxt, wnd));
-        t->last_ack_sent = t->rcv_nxt;
-        if (!space && t->dupacks_owed)
-            t->dupacks_owed--;
-        t->ack_now = t->dupacks_owed > 0;
-        t->ack_later = false;
-        t->unacked_in = 0;
-        t->twice = false; /* RFC 2883 4: told once */
-        tcp_timer_stop(t, T_DELACK);
-    } else {
-        wnd = t->in_limit;
-    }
-    uint32_t field = plan->flags & TH_SYN ? wnd : wnd >> t->shift_in;
+    uint16_t window = tcp_window_tell(s, t, plan->flags);
+    if (plan->flags & TH_ACK)
+        tcp_ack_sent(s, t, !space, plan->len);
     put16(h + TCP_SPORT, t->k.lport);
     put16(h + TCP_DPORT, t->k.rport);
     put32(h + TCP_SEQ, plan->seq.v);
     put32(h + TCP_ACK, plan->flags & TH_ACK ? t->rcv_nxt.v : 0);
     h[TCP_OFF] = (uint8_t)(hlen / 4 << 4);
-    h[TCP_FLAGS] = plan->flags;
-    put16(h + TCP_WIN, field < 65535 ? field : 65535);
+    bool new_data = plan->len && seq_ge(plan->seq, t->snd_max);
+    h[TCP_FLAGS] = (uint8_t)(plan->flags | tcp_ecn_output(t, plan->flags, new_data, &path->tos));
+    put16(h + TCP_WIN, window);
     put16(h + TCP_CSUM, 0);
     put16(h + TCP_URG, 0);
+    tcp_urgent_write(t, plan->seq, h);
     ip_csum_fill(path, &t->k.remote, PROTO_TCP, TCP_CSUM, p);
     count(s, C_TcpOutSegs);
     s->counters[C_TcpOutBytes] += plan->len;
+    uint32_t segments = plan->len > plan->mss ? (plan->len + plan->mss - 1) / plan->mss : 1;
+    t->segs_out += segments;
+    t->data_segs_out += plan->len ? segments : 0;
     ip_output(s, path, &t->k.remote, PROTO_TCP, sock_ttl(&t->k, &t->k.remote), p);
     return true;
 }
@@ -256,18 +236,24 @@ static bool send_segment(struct stack *s, struct tcp *t, const struct path *path
 /* It is sent: note it on the scoreboard, move snd_nxt over it, keep the clocks. */
 static void sent(struct stack *s, struct tcp *t, enum reason why, const struct plan *plan)
 {
-    uint32_t space = plan_space(plan);
+    uint32_t space = plan->flags & TH_SYN ? 1 : plan_space(plan);
     seq_t end = seq_add(plan->seq, space);
     bool again = seq_lt(plan->seq, t->snd_max);
     if (why == SEND_PROBE || space == 0)
         return;
+    uint32_t segments = plan->len > plan->mss ? (plan->len + plan->mss - 1) / plan->mss : 1;
     if (again) {
-        s->counters[C_TcpRetransSegs] += plan->len > plan->mss ? (plan->len + plan->mss - 1) / plan->mss : 1;
-        t->retransmits++;
+        s->counters[C_TcpRetransSegs] += segments;
+        s->counters[C_TcpExtTCPSynRetrans] += (plan->flags & TH_SYN) != 0;
+        t->retransmits += segments;
+        t->bytes_retrans += plan->len;
+    } else if (plan->len) {
+        s->counters[C_TcpExtTCPOrigDataSent] += segments;
     }
     if (why == SEND_SYN) {
         t->rtt_timing = !again; /* Karn (RFC 6298 3) */
         t->rtt_start = s->now;
+        t->syn_again = false;
     } else if (plan->record) {
         bool first = plan->record == t->sb.all.head;
         if (t->ca == CA_RECOVERY)
@@ -277,7 +263,7 @@ static void sent(struct stack *s, struct tcp *t, enum reason why, const struct p
         if (!t->first_again)
             t->first_again = s->now;
         if (first) /* its answer is what the timer waits for */
-            tcp_timer_set(s, t, T_REXMT, s->now + tcp_backed_off(t));
+            tcp_timer_set(s, t, T_REXMT, t->backoff ? tcp_next_try(s, t) : s->now + t->rto);
     } else {
         sb_sent(&s->sent, &t->sb, plan->seq, end, (uint16_t)plan->mss, s->now);
     }
@@ -288,6 +274,12 @@ static void sent(struct stack *s, struct tcp *t, enum reason why, const struct p
     t->override_now = false;
     if (plan->flags & TH_FIN)
         t->fin_sent = true;
+    if (why == SEND_SYN && plan->len) { /* what it carried stays queued behind it: see fastopen.c */
+        t->syn_data = (uint16_t)plan->len;
+        t->cursors[0].p = t->cursors[1].p = NULL;
+    }
+    if (why == SEND_SYN && tcp_is_fast_child(t))
+        t->snd_una = seq_max(t->snd_una, end);
     t->snd_max = seq_max(t->snd_max, end);
     t->last_sent = s->now;
     if (!t->due[T_REXMT]) /* RFC 6298 5.1 */
@@ -310,12 +302,11 @@ void tcp_output(struct stack *s, struct sock *k)
     struct path path;
     if (!route_find(s, &k->remote, &k->local, &path))
         return; /* its timers will try again, and give up in the end */
-    if (t->progress && s->now - t->confirmed >= SECOND) {
+    if (t->progress && s->now - t->progress < SECOND && s->now - t->confirmed >= SECOND) {
         neigh_confirm(path.nif, &path.next);
         t->confirmed = s->now;
-        t->progress = false;
     }
-    uint32_t burst = path.nif->link->caps & LINK_TSO ? BURST_BYTES_MAX : t->mss;
+    uint32_t burst = path.nif->link->caps & LINK_TSO && !t->urgent_out ? BURST_BYTES_MAX : t->mss;
     if (burst < t->mss)
         burst = t->mss;
     if (seq_eq(t->snd_una, t->snd_max) && t->out_bytes && t->last_sent && s->now - t->last_sent > t->rto)
@@ -333,13 +324,25 @@ void tcp_output(struct stack *s, struct sock *k)
             break;
         }
         sent(s, t, why, &plan);
+        tcp_paced(s, t, plan.len);
         probing |= why == SEND_DATA || why == SEND_FIN;
     }
     if (probing)
         tcp_probe_schedule(s, t);
     /* 3.8.6.1: data waits for a window and nothing is under way that would bring an answer. */
-    if (tcp_unsent(t) && seq_eq(t->snd_una, t->snd_max) && !t->due[T_REXMT] && !t->due[T_PERSIST])
+    if (tcp_unsent(t) && seq_eq(t->snd_una, t->snd_max) && !t->due[T_REXMT] && !t->due[T_PERSIST] &&
+        !t->due[T_PACE])
         tcp_timer_set(s, t, T_PERSIST, s->now + tcp_backed_off(t));
+    if (t->notsent_lowat && k->want & EV_WRITE)
+        sock_mark_ready(s, k); /* less is unsent now */
+}
+
+void tcp_send_syn_ack(struct stack *s, struct tcp *t)
+{
+    struct path path;
+    struct plan plan = {.seq = t->iss, .mss = t->mss, .flags = TH_SYN | TH_ACK};
+    if (route_find(s, &t->k.remote, &t->k.local, &path))
+        send_segment(s, t, &path, &plan);
 }
 
 void tcp_send_reset(struct stack *s, const struct segment *g, const struct ip_meta *m)

@@ -1,32 +1,80 @@
-/* The bytes of a connection: to send (from the first unacknowledged on), received in order, received out of order.
+/* The bytes of a connection: to send (from the first unacknowledged on), and received in order.
  *
- * Sent bytes are copied once, into buffers that fit what was written; small writes share a buffer. Frames to send are
- * clones of parts of it. Received packets are queued as they are; a small one is copied into the room that the last
- * buffer has left, so that a flood of small segments cannot hold many large buffers. */
+ * Sent bytes are copied once, into buffers that fit what was written, or what waits already; small writes share a buffer.
+ * Frames to send are clones of parts of it: however small the peer's segments, the queue itself is not cut up. Two cursors
+ * remember where new data and what is sent again begin, so that a long queue is not walked for each segment.
+ *
+ * Received packets are queued as they are; one that fits is copied into the room that the last buffer has left, so
+ * that a flood of small segments cannot hold many large buffers. */
 #include <errno.h>
 
 #include "net/core/sanitize.h"
-#include "net/tcp/tcp.h"
 #include "net/core/wire.h"
+#include "net/tcp/tcp.h"
 
 #define WRITE_BUFFER_MAX 65536
-#define WRITE_BUFFER_LEAST 2048
+#define WRITABLE_ROOM (256u * 1024)
+#define WRITE_BUFFER_BACKLOG 16384 /* small writes into a queue that is long share buffers of this size */
 #define DUPACKS_OWED_MAX 64
 
 /* --- to send --- */
 
+uint32_t tcp_out_room(const struct stack *s, const struct tcp *t)
+{
+    uint32_t limit = t->out_limit, unsent = tcp_unsent(t);
+    switch (tcp_memory(s)) {
+    case MEMORY_FREE:
+        break;
+    case MEMORY_SHORT: {
+        uint32_t share = tcp_memory_share(s);
+        share = share > TCP_WRITE_LEAST ? share : TCP_WRITE_LEAST;
+        limit = limit < share ? limit : share;
+        break;
+    }
+    case MEMORY_FULL:
+        limit = limit < TCP_WRITE_LEAST ? limit : TCP_WRITE_LEAST;
+        break;
+    case MEMORY_OUT:
+        return 0;
+    }
+    uint32_t room = limit > t->out_bytes ? limit - t->out_bytes : 0;
+    if (t->notsent_lowat) {
+        uint32_t wanted = t->notsent_lowat > unsent ? t->notsent_lowat - unsent : 0;
+        room = room < wanted ? room : wanted;
+    }
+    return room;
+}
+
+/* A third of it is free, or a good deal, so that writers are not called for every segment; and little enough is unsent. */
+bool tcp_writable(const struct tcp *t)
+{
+    uint32_t room = t->out_limit > t->out_bytes ? t->out_limit - t->out_bytes : 0, third = t->out_limit / 3;
+    return room >= (third < WRITABLE_ROOM ? third : WRITABLE_ROOM) && (!t->notsent_lowat || tcp_unsent(t) < t->notsent_lowat);
+}
+
+static struct pbuf *write_buffer(struct stack *s, const struct tcp *t, size_t len)
+{
+    uint64_t most = s->pool.limit / 64 < WRITE_BUFFER_MAX ? s->pool.limit / 64 : WRITE_BUFFER_MAX;
+    if (tcp_memory(s) != MEMORY_FREE)
+        most = TCP_WRITE_LEAST;
+    uint64_t want = t->out_bytes > len ? t->out_bytes < WRITE_BUFFER_BACKLOG ? t->out_bytes : WRITE_BUFFER_BACKLOG : len;
+    want = want < len ? len : want;
+    want = want < most ? want : most;
+    struct pbuf *p = pbuf_alloc(&s->pool, 0, (uint32_t)want);
+    return p || want <= TCP_WRITE_LEAST ? p : pbuf_alloc(&s->pool, 0, TCP_WRITE_LEAST);
+}
+
 int64_t tcp_out_append(struct stack *s, struct tcp *t, const uint8_t *data, size_t len)
 {
-    size_t room = t->out_limit > t->out_bytes ? t->out_limit - t->out_bytes : 0, done = 0;
+    size_t room = tcp_out_room(s, t), done = 0;
+    if (len && !room && t->out_bytes < t->out_limit)
+        count(s, C_TcpExtTCPMemoryPressures);
     if (len > room)
         len = room;
     while (done < len) {
         struct pbuf *tail = t->out.tail;
         if (!tail || !pbuf_tailroom(tail)) {
-            size_t want = len - done < WRITE_BUFFER_MAX ? len - done : WRITE_BUFFER_MAX;
-            tail = pbuf_pressure(&s->pool) ? NULL : pbuf_alloc(&s->pool, 0, (uint32_t)want);
-            if (!tail && want > WRITE_BUFFER_LEAST && !pbuf_pressure(&s->pool))
-                tail = pbuf_alloc(&s->pool, 0, WRITE_BUFFER_LEAST);
+            tail = write_buffer(s, t, len - done);
             if (!tail) {
                 count(s, C_TcpExtTCPMemoryPressures);
                 break;
@@ -39,8 +87,8 @@ int64_t tcp_out_append(struct stack *s, struct tcp *t, const uint8_t *data, size
         memcpy(pbuf_data(tail) + tail->len, data + done, n);
         tail->len += n;
         done += n;
+        t->out_bytes += n;
     }
-    t->out_bytes += (uint32_t)done;
     return (int64_t)done;
 }
 
@@ -49,77 +97,90 @@ void tcp_out_acked(struct stack *s, struct tcp *t, uint32_t bytes)
     t->out_bytes -= bytes;
     while (bytes) {
         struct pbuf *p = t->out.head;
-        if (bytes < p->len) {
-            if (t->cursor == p)
-                t->cursor_off -= t->cursor_off < bytes ? t->cursor_off : bytes;
-            pbuf_pull(p, bytes);
-            return;
+        uint32_t n = bytes < p->len ? bytes : p->len;
+        for (unsigned i = 0; i < 2; i++) {
+            struct out_cursor *c = &t->cursors[i];
+            if (c->p != p)
+                continue;
+            if (n == p->len || c->off < n)
+                c->p = NULL;
+            else
+                c->off -= n;
         }
-        bytes -= p->len;
-        if (t->cursor == p)
-            t->cursor = NULL;
-        pbuf_free(&s->pool, queue_pop(&t->out));
+        if (n < p->len)
+            pbuf_pull(p, n);
+        else
+            pbuf_free(&s->pool, queue_pop(&t->out));
+        bytes -= n;
     }
 }
 
-/* Put the cursor where `from` is. */
-static void seek(struct tcp *t, seq_t from)
+/* The cursor for `from`, put there: from the nearest place before it that is known. */
+static struct out_cursor *seek(struct tcp *t, seq_t from)
 {
-    if (t->cursor && seq_eq(t->cursor_seq, from) && seq_ge(from, t->snd_una))
-        return;
-    /* While our SYN is under way nothing of the queue is, so snd_una + 1 would be its first byte; see tcp_output(). */
-    uint32_t off = (uint32_t)seq_diff(from, t->snd_una);
-    struct pbuf *p = t->out.head;
-    while (p && off >= p->len && p->next) {
-        off -= p->len;
-        p = p->next;
+    struct out_cursor *to = &t->cursors[seq_lt(from, t->snd_max)], *near = NULL;
+    for (unsigned i = 0; i < 2; i++) {
+        struct out_cursor *c = &t->cursors[i];
+        if (c->p && seq_le(c->seq, from) && (!near || seq_gt(c->seq, near->seq)))
+            near = c;
     }
-    t->cursor = p;
-    t->cursor_off = off;
-    t->cursor_seq = from;
+    /* While our SYN is under way nothing of the queue is, so snd_una + 1 would be its first byte; see tcp_output(). */
+    struct out_cursor at = near ? *near : (struct out_cursor){t->out.head, 0, t->snd_una};
+    uint32_t off = at.off + (uint32_t)seq_diff(from, at.seq);
+    while (at.p && off >= at.p->len && at.p->next) {
+        off -= at.p->len;
+        at.p = at.p->next;
+    }
+    *to = (struct out_cursor){at.p, off, from};
+    return to;
 }
 
 uint32_t tcp_out_window(struct stack *s, struct tcp *t, seq_t from, uint32_t len, struct pbuf *head, unsigned max_frags)
 {
     uint32_t done = 0;
-    seek(t, from);
+    struct out_cursor *at = seek(t, from);
+    struct pbuf *last = head;
+    while (last->frag)
+        last = last->frag;
     while (done < len && max_frags) {
-        struct pbuf *p = t->cursor;
-        if (p && t->cursor_off == p->len) {
-            p = t->cursor = p->next;
-            t->cursor_off = 0;
+        struct pbuf *p = at->p;
+        if (p && at->off == p->len) {
+            if (!p->next)
+                break;
+            p = at->p = p->next;
+            at->off = 0;
         }
-        if (!p)
+        if (!p || at->off > p->len)
             break;
-        uint32_t n = p->len - t->cursor_off < len - done ? p->len - t->cursor_off : len - done;
+        uint32_t n = p->len - at->off < len - done ? p->len - at->off : len - done;
         uint8_t *tail = pbuf_data(head) + head->len;
         if (!head->frag && n <= pbuf_tailroom(head)) { /* short: cheaper copied behind the header */
-            memcpy(tail, pbuf_data(p) + t->cursor_off, n);
+            memcpy(tail, pbuf_data(p) + at->off, n);
             head->len += n;
         } else {
-            struct pbuf *c = pbuf_clone(&s->pool, p, t->cursor_off, n), *last = head;
+            struct pbuf *c = pbuf_clone(&s->pool, p, at->off, n);
             if (!c)
                 break;
-            while (last->frag)
-                last = last->frag;
             last->frag = c;
+            last = c;
             max_frags--;
         }
-        t->cursor_off += n;
+        at->off += n;
         done += n;
     }
-    t->cursor_seq = seq_add(from, done);
+    at->seq = seq_add(from, done);
     return done;
 }
 
 /* --- received --- */
 
-#define OOO_SEQ(p) seq((p)->mark)
-#define OOO_FIN(p) ((p)->mark2)
-#define OOO_END(p) seq_add(OOO_SEQ(p), (p)->len)
+bool tcp_readable(const struct tcp *t)
+{
+    /* Less than was asked for is better than nothing, if more cannot come. */
+    return t->in.head && (t->in_bytes >= t->rcv_lowat || seq_eq(t->rcv_adv, t->rcv_nxt) || t->in_bytes >= t->in_limit / 2);
+}
 
-/* p's window becomes readable. */
-static void append(struct stack *s, struct tcp *t, struct pbuf *p)
+void tcp_in_append(struct stack *s, struct tcp *t, struct pbuf *p)
 {
     struct pbuf *tail = t->in.tail;
     t->rcv_nxt = seq_add(t->rcv_nxt, p->len);
@@ -130,87 +191,29 @@ static void append(struct stack *s, struct tcp *t, struct pbuf *p)
         memcpy(pbuf_data(tail) + tail->len, pbuf_data(p), p->len);
         tail->len += p->len;
         pbuf_free(&s->pool, p);
-    } else {
-        queue_push(&t->in, p);
-    }
-}
-
-static void ooo_drop(struct stack *s, struct tcp *t, struct pbuf *p)
-{
-    t->ooo_held -= p->size;
-    pbuf_free(&s->pool, p);
-}
-
-static void ooo_clear(struct stack *s, struct tcp *t)
-{
-    while (t->ooo) {
-        struct pbuf *p = t->ooo;
-        t->ooo = p->next;
-        ooo_drop(s, t, p);
-    }
-    t->blocks_held = 0;
-}
-
-/* Keep p, that is ahead of rcv_nxt, sorted and free of overlap: p is cut by what is there already, but replaces what it
- * covers whole. Where copies differ the stream has a byte of either, once. */
-static void ooo_insert(struct stack *s, struct tcp *t, struct pbuf *p)
-{
-    struct pbuf **at = &t->ooo;
-    seq_t left = OOO_SEQ(p), right = OOO_END(p);
-    if (t->ooo_held + p->size > 2 * t->in_limit) { /* tiny segments in large buffers: a bound of their own */
-        count(s, C_TcpExtTCPOFODrop);
-        pbuf_free(&s->pool, p);
         return;
     }
-    while (*at && seq_le(OOO_SEQ(*at), OOO_SEQ(p))) {
-        if (seq_gt(OOO_END(*at), OOO_SEQ(p))) { /* the one before reaches into p */
-            uint32_t over = (uint32_t)seq_diff(OOO_END(*at), OOO_SEQ(p));
-            if (over >= p->len) {
-                count(s, C_TcpExtTCPDSACKOfoSent);
-                tcp_sack_duplicate(t, OOO_SEQ(p), OOO_END(p));
-                OOO_FIN(*at) |= OOO_FIN(p) && seq_eq(OOO_END(*at), OOO_END(p));
-                pbuf_free(&s->pool, p);
-                return;
-            }
-            pbuf_pull(p, over);
-            p->mark += over;
-        }
-        at = &(*at)->next;
-    }
-    while (*at && seq_lt(OOO_SEQ(*at), OOO_END(p))) {
-        struct pbuf *after = *at;
-        if (seq_gt(OOO_END(after), OOO_END(p))) { /* p reaches into the one behind */
-            p->len = (uint32_t)seq_diff(OOO_SEQ(after), OOO_SEQ(p));
-            OOO_FIN(p) = 0;
-            break;
-        }
-        OOO_FIN(p) |= OOO_FIN(after) && seq_eq(OOO_END(after), OOO_END(p));
-        *at = after->next;
-        ooo_drop(s, t, after);
-    }
-    p->next = *at;
-    *at = p;
-    t->ooo_held += p->size;
-    if (t->sack_ok)
-        tcp_sack_add(t, left, right);
-    count(s, C_TcpExtTCPOFOQueue);
+    if (tail) /* a backlog begins: what waits in it should not wait in large buffers */
+        p = pbuf_fit(&s->pool, p);
+    p->next = NULL;
+    t->in_held += p->size;
+    queue_push(&t->in, p);
 }
 
 bool tcp_in_insert(struct stack *s, struct tcp *t, const struct segment *g)
 {
     struct pbuf *p = g->p;
-    bool fin = g->flags & TH_FIN;
-    if (p->len && pbuf_pressure(&s->pool)) { /* not acknowledged, so it comes again when there is room */
-        count(s, C_TcpExtTCPRcvQDrop);
+    bool fin = g->flags & TH_FIN, in_order = seq_eq(g->seq, t->rcv_nxt);
+    if (p->len && !tcp_memory_admits(s, t, p, in_order)) { /* not acknowledged, so it comes again when there is room */
         pbuf_free(&s->pool, p);
         return false;
     }
     p->mark = g->seq.v;
     p->mark2 = fin;
     p->next = NULL;
-    if (!seq_eq(g->seq, t->rcv_nxt)) {
+    if (!in_order) {
         if (p->len || fin)
-            ooo_insert(s, t, p);
+            tcp_ooo_insert(s, t, p);
         else
             pbuf_free(&s->pool, p);
         if (t->dupacks_owed < DUPACKS_OWED_MAX) /* RFC 5681 4.2: one for each, by which the sender finds the gap */
@@ -220,34 +223,19 @@ bool tcp_in_insert(struct stack *s, struct tcp *t, const struct segment *g)
     }
     t->dupacks_owed = 0; /* those not sent yet would now acknowledge more, and be no duplicates */
     if (p->len)
-        append(s, t, p);
+        tcp_in_append(s, t, p);
     else
         pbuf_free(&s->pool, p);
     if (t->ooo)
         t->ack_now = true; /* it filled (part of) a gap */
-    while (!fin && t->ooo && seq_le(OOO_SEQ(t->ooo), t->rcv_nxt)) {
-        struct pbuf *q = t->ooo;
-        uint32_t over = (uint32_t)seq_diff(t->rcv_nxt, OOO_SEQ(q));
-        t->ooo = q->next;
-        t->ooo_held -= q->size;
-        q->next = NULL;
-        if (over > q->len || (over == q->len && !OOO_FIN(q))) {
-            pbuf_free(&s->pool, q);
-            continue;
-        }
-        fin = OOO_FIN(q);
-        pbuf_pull(q, over);
-        if (q->len)
-            append(s, t, q);
-        else
-            pbuf_free(&s->pool, q);
-    }
+    if (!fin)
+        fin = tcp_ooo_deliver(s, t);
     if (t->blocks_held)
         tcp_sack_moved(t);
     if (fin) {
         t->rcv_nxt = seq_add(t->rcv_nxt, 1);
         t->rcv_adv = seq_max(t->rcv_adv, t->rcv_nxt); /* a FIN fits into a full window */
-        ooo_clear(s, t);                              /* there is nothing behind it */
+        tcp_ooo_clear(s, t);                          /* there is nothing behind it */
     }
     return fin;
 }
@@ -261,10 +249,14 @@ int64_t tcp_in_read(struct stack *s, struct tcp *t, uint8_t *buf, size_t cap)
         memcpy(buf + done, pbuf_data(p), n);
         done += n;
         pbuf_pull(p, n);
-        if (!p->len)
+        if (!p->len) {
+            t->in_held -= p->size;
             pbuf_free(&s->pool, queue_pop(&t->in));
+        }
     }
     t->in_bytes -= (uint32_t)done;
+    t->opened |= done > 0;
+    tcp_right_size(s, t, (uint32_t)done);
     return (int64_t)done;
 }
 
@@ -272,16 +264,16 @@ void tcp_queues_clear(struct stack *s, struct tcp *t)
 {
     tcp_queues_cut(s, t);
     queue_clear(&s->pool, &t->in);
-    t->in_bytes = 0;
+    t->in_bytes = t->in_held = 0;
 }
 
 void tcp_queues_cut(struct stack *s, struct tcp *t)
 {
     queue_clear(&s->pool, &t->out);
     sb_clear(&s->sent, &t->sb);
-    ooo_clear(s, t);
+    tcp_ooo_clear(s, t);
     pbuf_free(&s->pool, t->syn);
     t->syn = NULL;
     t->out_bytes = 0;
-    t->cursor = NULL;
+    t->cursors[0].p = t->cursors[1].p = NULL;
 }

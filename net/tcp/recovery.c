@@ -134,17 +134,17 @@ static void begin(struct tcp *t, enum ca_state ca)
     t->frto = FRTO_OFF;
 }
 
-static void reduce(struct stack *s, struct tcp *t)
+static void reduce(struct stack *s, struct tcp *t, enum cong_event why)
 {
     remember(t);
-    t->ssthresh = t->cong->ssthresh(t, s->now, CONG_LOST);
+    t->ssthresh = t->cong->ssthresh(t, s->now, why);
 }
 
-void tcp_enter_cwr(struct stack *s, struct tcp *t)
+void tcp_enter_cwr(struct stack *s, struct tcp *t, enum cong_event why)
 {
     if (t->ca != CA_OPEN)
         return; /* once for each round trip */
-    reduce(s, t);
+    reduce(s, t, why);
     begin(t, CA_CWR);
     t->undo = false;
 }
@@ -153,7 +153,7 @@ static void enter_recovery(struct stack *s, struct tcp *t)
 {
     count(s, t->sack_ok ? C_TcpExtTCPSackRecovery : C_TcpExtTCPRenoRecovery);
     if (t->ca != CA_CWR) /* else it was for this round trip already */
-        reduce(s, t);
+        reduce(s, t, CONG_LOST);
     begin(t, CA_RECOVERY);
     t->rexmit_now = true;
     tcp_timer_stop(t, T_PTO);
@@ -297,7 +297,7 @@ void tcp_recovery_acked(struct stack *s, struct tcp *t, const struct segment *g,
     if (t->sb.lost && t->ca < CA_RECOVERY)
         enter_recovery(s, t);
     else if (probe_mended)
-        tcp_enter_cwr(s, t);
+        tcp_enter_cwr(s, t, CONG_LOST);
 
     if (t->ca == CA_RECOVERY || t->ca == CA_CWR)
         reduce_proportionally(t, &d);
@@ -348,7 +348,7 @@ void tcp_recovery_timeout(struct stack *s, struct tcp *t)
         anew = true;
     }
     if (anew)
-        reduce(s, t);
+        reduce(s, t, CONG_TIMEOUT);
     begin(t, CA_LOSS);
     t->cwnd = t->mss;
     t->dupacks = 0;

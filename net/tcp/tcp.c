@@ -8,6 +8,8 @@
 #include "net/core/wire.h"
 
 #define TIME_WAITS_MAX 65536
+#define ORPHANS_MAX 16384 /* connections that nobody owns, and that are not yet in TIME_WAIT */
+#define REUSE_AFTER (1ull * SECOND) /* RFC 6191 2: by then the peer's clock and ours have gone on */
 
 /* next[event][state]; 0: cannot happen. ON_END leads everything to CLOSED. */
 static const uint8_t next[TCP_EVENTS][TCP_STATES] = {
@@ -33,11 +35,31 @@ static const uint8_t next[TCP_EVENTS][TCP_STATES] = {
 
 static bool counts_as_established(unsigned state) { return state == ESTABLISHED || state == CLOSE_WAIT; }
 
+/* Nobody will read: the peer has this long to say its FIN (tcp(7), TCP_LINGER2). */
+static void wait_for_fin(struct stack *s, struct tcp *t)
+{
+    if (t->linger2 < 0) {
+        count(s, C_TcpExtTCPAbortOnLinger);
+        tcp_abort(s, t);
+    } else {
+        tcp_timer_set(s, t, T_WAIT, s->now + (t->linger2 ? t->linger2 * (uint64_t)SECOND : TCP_WAIT));
+    }
+}
+
+static void uncount_orphan(struct stack *s, struct tcp *t)
+{
+    s->orphans -= t->counted_orphan;
+    t->counted_orphan = false;
+}
+
 bool tcp_on(struct stack *s, struct tcp *t, enum tcp_event event)
 {
     unsigned to = next[event][t->state], from = t->state;
+    bool full;
     if (!to)
         return false;
+    if (from == SYN_RECV)
+        tcp_fastopen_ended(s, t);
     t->state = (uint8_t)to;
     if (counts_as_established(to) && !counts_as_established(from))
         count(s, C_TcpCurrEstab);
@@ -45,27 +67,29 @@ bool tcp_on(struct stack *s, struct tcp *t, enum tcp_event event)
         s->counters[C_TcpCurrEstab]--;
     if (from == TIME_WAIT)
         s->time_waits--;
+    if (to == TIME_WAIT || to == CLOSED)
+        uncount_orphan(s, t);
     switch (to) {
     case TIME_WAIT:
-        if (s->time_waits++ >= TIME_WAITS_MAX) { /* better a few old segments than no memory for new connections */
-            count(s, C_TcpExtTCPTimeWaitOverflow);
-            return tcp_on(s, t, ON_END);
-        }
         for (unsigned i = 0; i < TCP_TIMERS; i++)
             tcp_timer_stop(t, i);
-        tcp_timer_set(s, t, T_WAIT, s->now + TCP_WAIT);
         count(s, C_TcpExtTW);
+        /* Better a few old segments than no place for new connections. The last ACK goes in any case. */
+        full = s->time_waits++ >= TIME_WAITS_MAX || s->time_waits > s->config.sockets / 2;
+        if (full)
+            count(s, C_TcpExtTCPTimeWaitOverflow);
+        tcp_timer_set(s, t, T_WAIT, s->now + (full ? MSEC : TCP_WAIT));
         break;
     case FIN_WAIT2:
-        if (t->k.orphan) /* nobody will read: the peer has this long to say its FIN */
-            tcp_timer_set(s, t, T_WAIT, s->now + TCP_WAIT);
+        if (t->k.orphan)
+            wait_for_fin(s, t);
         break;
     case CLOSED:
         for (unsigned i = 0; i < TCP_TIMERS; i++)
             tcp_timer_stop(t, i);
         timer_cancel(&s->timers, &t->timer);
         tcp_child_gone(t);
-        sock_unhash(&t->k);
+        sock_unhash(s, &t->k);
         if (t->k.orphan) {
             tcp_queues_clear(s, t);
             sock_mark_dirty(s, &t->k); /* its output destroys it */
@@ -96,6 +120,11 @@ void tcp_end(struct stack *s, struct tcp *t, int error)
 
 /* --- events and the socket interface --- */
 
+static bool waits_for_data(const struct tcp *t) /* so that its SYN can go, with it */
+{
+    return t->state == SYN_SENT && t->fastopen & FASTOPEN_WAIT && !t->out_bytes && !t->syn_data;
+}
+
 static unsigned tcp_ready(struct sock *k)
 {
     const struct tcp *t = tcp_of(k);
@@ -103,10 +132,13 @@ static unsigned tcp_ready(struct sock *k)
     if (t->parent)
         return 0; /* not accepted: nobody knows its id */
     if (t->state == LISTEN)
-        return !t->listener.first ? 0 : t->listener.flags & LISTEN_DEFER ? EV_REQUEST : EV_READ;
-    if (t->in.head || t->fin_in || (t->state == CLOSED && k->rport))
+        return !t->listener->first ? 0 : t->listener->flags & LISTEN_DEFER ? EV_REQUEST : EV_READ;
+    if (tcp_readable(t) || t->fin_in || (t->state == CLOSED && k->rport))
         mask |= EV_READ;
-    if (counts_as_established(t->state) && !t->fin_wanted && t->out_bytes <= t->out_limit / 3 * 2)
+    if (t->urgent_in && tcp_urgent_left(tcp_of(k)))
+        mask |= EV_URGENT;
+    bool sends = counts_as_established(t->state) || tcp_is_fast_child(t) || waits_for_data(t);
+    if (sends && !t->fin_wanted && tcp_writable(t))
         mask |= EV_WRITE;
     return mask;
 }
@@ -117,10 +149,14 @@ static void tcp_release(struct stack *s, struct sock *k)
     timer_cancel(&s->timers, &t->timer);
     tcp_child_gone(t);
     tcp_children_gone(t);
+    free(t->listener);
     if (counts_as_established(t->state))
         s->counters[C_TcpCurrEstab]--;
     if (t->state == TIME_WAIT)
         s->time_waits--;
+    uncount_orphan(s, t);
+    cong_release(t);
+    tcp_fastopen_ended(s, t);
     tcp_queues_clear(s, t);
 }
 
@@ -133,10 +169,9 @@ struct sock *tcp_open(struct stack *s, int family, int *error)
         return NULL;
     struct tcp *t = tcp_of(k);
     t->state = CLOSED;
-    t->in_limit = s->config.rcvbuf;
-    t->out_limit = s->config.sndbuf;
+    tcp_buffers_init(s, t);
     t->rto = TCP_RTO_INITIAL;
-    t->cong = &cong_reno;
+    t->cong = s->cong;
     t->keep_idle = 7200;
     t->keep_interval = 75;
     t->keep_count = 9;
@@ -150,6 +185,8 @@ void tcp_set_mss(struct tcp *t)
     uint32_t mss = t->mtu > headers + 64 ? t->mtu - headers : 64;
     if (t->peer_mss && t->peer_mss < mss)
         mss = t->peer_mss;
+    if (t->user_mss && t->user_mss < mss)
+        mss = t->user_mss;
     /* RFC 6691: the option is not in the MSS, so it is taken off what is sent. */
     t->mss = (uint16_t)(t->ts_ok ? mss - 12 : mss);
 }
@@ -161,31 +198,36 @@ int tcp_prepare(struct stack *s, struct tcp *t)
         return -ENETUNREACH;
     t->k.local = path.src;
     t->mtu = path.mtu;
-    for (t->shift_in = 0; t->shift_in < 14 && (uint64_t)65535 << t->shift_in < t->in_limit;)
-        t->shift_in++;
+    t->bursts = path.nif->link->caps & LINK_TSO;
+    t->adv_mss = (uint16_t)(t->mtu - (addr_is4(&t->k.remote) ? IP4_HLEN : IP6_HLEN) - TCP_HLEN);
+    t->shift_in = tcp_window_shift(t);
     return 0;
+}
+
+void tcp_set_iss(struct tcp *t, seq_t iss)
+{
+    t->iss = t->snd_una = t->snd_nxt = t->snd_max = t->recover = t->limited = t->rtt_seq = iss;
+    t->rack_fack = t->rack_end = t->reo_round = iss;
 }
 
 /* RFC 6528: a clock of 4 us, and a keyed hash of the four addresses and ports, so that the numbers of one connection say
  * nothing of another's. */
-static void choose_iss(struct stack *s, struct tcp *t, const struct tcp *old)
+void tcp_choose_iss(struct stack *s, struct tcp *t, const struct tcp *old)
 {
     uint64_t words[5];
     memcpy(words, t->k.local.b, 16);
     memcpy(words + 2, t->k.remote.b, 16);
     words[4] = (uint64_t)t->k.lport << 16 | t->k.rport;
     uint64_t hash = siphash(s->key, words, 5);
-    t->iss = seq((uint32_t)hash + (uint32_t)(s->now / 4000));
-    if (old && seq_le(t->iss, old->snd_max)) /* a fast one outran the clock; 3.6.1: beyond all that it used */
-        t->iss = seq_add(old->snd_max, 65536);
-    t->snd_una = t->snd_nxt = t->snd_max = t->recover = t->limited = t->rtt_seq = t->iss;
-    t->rack_fack = t->rack_end = t->reo_round = t->iss;
+    seq_t iss = seq((uint32_t)hash + (uint32_t)(s->now / 4000));
+    if (old && seq_le(iss, old->snd_max)) /* a fast one outran the clock; 3.6.1: beyond all that it used */
+        iss = seq_add(old->snd_max, 65536);
+    tcp_set_iss(t, iss);
     t->ts_offset = (uint32_t)(hash >> 32);
 }
 
-void tcp_start(struct stack *s, struct tcp *t, const struct tcp *old)
+void tcp_start(struct stack *s, struct tcp *t)
 {
-    choose_iss(s, t, old);
     tcp_set_mss(t);
     t->cong->init(t);
     t->last_heard = s->now;
@@ -212,13 +254,22 @@ int tcp_connect(struct stack *s, struct tcp *t, const struct addr *addr, unsigne
             return -EADDRNOTAVAIL;
         }
         k->lport = (uint16_t)picked;
-    } else if (sock_lookup_connected(s, SOCK_STREAM, &k->local, k->lport, addr, port)) {
+    }
+    struct sock *old = sock_lookup_connected(s, SOCK_STREAM, &k->local, k->lport, addr, port);
+    if (old && !tcp_is_reusable(s, old)) {
         k->local = bound;
         return -EADDRINUSE;
     }
     k->rport = (uint16_t)port;
     t->ws_ok = t->ts_ok = t->sack_ok = true; /* offered; the answer decides */
-    tcp_start(s, t, NULL);
+    tcp_choose_iss(s, t, old ? tcp_of(old) : NULL);
+    if (old) {
+        count(s, C_TcpExtTWRecycled);
+        tcp_end(s, tcp_of(old), 0);
+    }
+    tcp_ecn_connect(s, t);
+    tcp_start(s, t);
+    t->fastopen = (uint8_t)tcp_fastopen_connect(s, t);
     tcp_on(s, t, ON_CONNECT);
     count(s, C_TcpActiveOpens);
     return 0;
@@ -256,7 +307,7 @@ void tcp_close(struct stack *s, struct tcp *t)
         sock_mark_dirty(s, &t->k);
         break;
     case FIN_WAIT2:
-        tcp_timer_set(s, t, T_WAIT, s->now + TCP_WAIT);
+        wait_for_fin(s, t);
         break;
     case TIME_WAIT:
         tcp_queues_clear(s, t); /* nobody will read that */
@@ -264,6 +315,15 @@ void tcp_close(struct stack *s, struct tcp *t)
     default:
         break; /* already on its way */
     }
+    if (t->state == CLOSED || t->state == TIME_WAIT)
+        return;
+    if (s->orphans >= ORPHANS_MAX) { /* better a few that hear of it than no memory for those that somebody owns */
+        count(s, C_TcpExtTCPAbortOnMemory);
+        tcp_abort(s, t);
+        return;
+    }
+    t->counted_orphan = true;
+    s->orphans++;
 }
 
 void tcp_abort(struct stack *s, struct tcp *t)
@@ -280,6 +340,12 @@ void tcp_abort(struct stack *s, struct tcp *t)
     }
     tcp_queues_clear(s, t);
     tcp_end(s, t, 0);
+}
+
+bool tcp_is_reusable(const struct stack *s, const struct sock *k)
+{
+    const struct tcp *t = (const struct tcp *)k;
+    return t->state == TIME_WAIT && t->ts_ok && s->now - t->ts_recent_at >= REUSE_AFTER;
 }
 
 bool tcp_is_connecting(const struct sock *k)
@@ -307,7 +373,7 @@ void tcp_icmp_error(struct stack *s, const struct addr *local, const struct addr
         if (to < t->mtu) {
             t->mtu = to;
             tcp_set_mss(t);
-            if (tcp_is_connecting(k))
+            if (tcp_is_connecting(k) && !tcp_is_fast_child(t))
                 t->snd_nxt = t->snd_una;
             else
                 tcp_resend_all(s, t);

@@ -3,8 +3,6 @@
 
 #include "net/tcp/tcp.h"
 
-#define SYN_RETRIES 6     /* 127 s with the first wait of 1 s (RFC 9293 3.8.3: at least 3 minutes is for data) */
-#define SYN_ACK_RETRIES 5
 #define DATA_RETRIES 15   /* R2 of RFC 9293 3.8.3: more than 100 s */
 #define ORPHAN_RETRIES 8
 
@@ -33,33 +31,73 @@ uint64_t tcp_backed_off(const struct tcp *t) /* RFC 6298 5.5 */
     return wait < TCP_RTO_MAX ? wait : TCP_RTO_MAX;
 }
 
+/* How often before giving up. */
+static unsigned retries(const struct tcp *t)
+{
+    switch (t->state) {
+    case SYN_SENT:
+        return t->syn_retries ? t->syn_retries : TCP_SYN_RETRIES;
+    case SYN_RECV: {
+        unsigned most = t->syn_retries ? t->syn_retries : TCP_SYN_ACK_RETRIES;
+        return t->syn_acked && t->parent && t->parent->defer_accept > most ? t->parent->defer_accept : most;
+    }
+    default:
+        return t->k.orphan ? ORPHAN_RETRIES : DATA_RETRIES;
+    }
+}
+
+/* A timer ran out because the peer said nothing, or not what is waited for: note since when that is so. True: for longer
+ * than the owner wants (TCP_USER_TIMEOUT; RFC 9293 3.8.3, R2 by the application). */
+static bool has_stalled(struct stack *s, struct tcp *t)
+{
+    if (!t->backoff)
+        t->stalled_at = s->now;
+    return t->user_timeout && s->now - t->stalled_at >= t->user_timeout * (uint64_t)MSEC;
+}
+
+uint64_t tcp_next_try(const struct stack *s, const struct tcp *t)
+{
+    uint64_t due = s->now + tcp_backed_off(t), end = t->stalled_at + t->user_timeout * (uint64_t)MSEC;
+    return t->user_timeout && end < due ? end : due;
+}
+
+static void give_up(struct stack *s, struct tcp *t)
+{
+    count(s, C_TcpExtTCPAbortOnTimeout);
+    tcp_end(s, t, tcp_timeout_error(t));
+}
+
 static void retransmit(struct stack *s, struct tcp *t)
 {
-    unsigned most = t->state == SYN_SENT ? SYN_RETRIES : t->state == SYN_RECV ? SYN_ACK_RETRIES
-                    : t->k.orphan        ? ORPHAN_RETRIES
-                                         : DATA_RETRIES;
     /* 3.8.6.1: who shut its window over what was under way, and still says so, is to be waited for. */
     bool shut = t->snd_wnd == 0 && !t->k.orphan && !tcp_is_connecting(&t->k) &&
                 s->now - t->last_heard < 2 * TCP_RTO_MAX;
-    if (t->backoff >= most && !shut) {
-        count(s, C_TcpExtTCPAbortOnTimeout);
-        tcp_end(s, t, tcp_timeout_error(t));
+    if (has_stalled(s, t) || (t->backoff >= retries(t) && !shut)) {
+        give_up(s, t);
         return;
     }
-    tcp_recovery_timeout(s, t);
+    if (tcp_is_fast_child(t)) { /* its SYN, ACK; the data behind that when there is an ACK of it */
+        count(s, C_TcpExtTCPTimeouts);
+        t->syn_again = true;
+        sock_mark_dirty(s, &t->k);
+    } else if (!tcp_child_is_deferred(t)) {
+        tcp_recovery_timeout(s, t);
+    }
     if (t->backoff < UINT8_MAX)
         t->backoff++;
-    tcp_timer_set(s, t, T_REXMT, s->now + tcp_backed_off(t));
+    tcp_timer_set(s, t, T_REXMT, tcp_next_try(s, t));
 }
 
 static void persist(struct stack *s, struct tcp *t)
 {
     if (t->snd_wnd >= t->mss || !t->out_bytes) { /* it opened meanwhile: plain sending goes on */
+        t->override_now = t->cork; /* tcp(7): held so long, and no longer */
         sock_mark_dirty(s, &t->k);
         return;
     }
-    if (t->k.orphan && t->backoff >= ORPHAN_RETRIES) { /* 3.8.6.1 lets a window stay shut for ever; not for nobody */
-        tcp_end(s, t, tcp_timeout_error(t));
+    /* 3.8.6.1 lets a window stay shut for ever; not for nobody, and not for an owner who says how long */
+    if (has_stalled(s, t) || (t->k.orphan && t->backoff >= ORPHAN_RETRIES)) {
+        give_up(s, t);
         return;
     }
     count(s, C_TcpExtTCPWinProbe);
@@ -69,7 +107,7 @@ static void persist(struct stack *s, struct tcp *t)
         t->probe_now = true;
     if (t->backoff < 15)
         t->backoff++;
-    tcp_timer_set(s, t, T_PERSIST, s->now + tcp_backed_off(t));
+    tcp_timer_set(s, t, T_PERSIST, tcp_next_try(s, t));
     sock_mark_dirty(s, &t->k);
 }
 
@@ -86,9 +124,9 @@ static void keepalive(struct stack *s, struct tcp *t) /* RFC 9293 3.8.4 */
         tcp_timer_set(s, t, T_KEEP, s->now + t->keep_interval * (uint64_t)SECOND);
         return;
     }
-    if (t->keep_sent >= t->keep_count) {
-        count(s, C_TcpExtTCPAbortOnTimeout);
-        tcp_end(s, t, tcp_timeout_error(t));
+    /* tcp(7): a user time-out stands in for the count of probes */
+    if (t->user_timeout ? t->keep_sent && idle >= t->user_timeout * (uint64_t)MSEC : t->keep_sent >= t->keep_count) {
+        give_up(s, t);
         return;
     }
     count(s, C_TcpExtTCPKeepAlive);
@@ -121,8 +159,11 @@ static void expired(struct stack *s, struct tcp *t, enum tcp_timer which)
     case T_KEEP:
         keepalive(s, t);
         break;
-    case T_WAIT:
-        tcp_end(s, t, 0);
+    case T_WAIT: /* held: its owner has not decided, and who asked has given up */
+        tcp_end(s, t, t->held ? ETIMEDOUT : 0);
+        break;
+    case T_PACE:
+        sock_mark_dirty(s, &t->k);
         break;
     case TCP_TIMERS:
         break;

@@ -67,7 +67,11 @@ static void look_over_tcp(struct stack *s, const struct tcp *t)
     uint32_t held = 0;
     must(t->state >= ESTABLISHED && t->state < TCP_STATES);
     must(bytes_of(&t->out) == t->out_bytes && bytes_of(&t->in) == t->in_bytes);
-    must(t->out_bytes <= t->out_limit || t->out_limit < s->config.sndbuf);
+    must(t->out_bytes <= t->out_limit || t->out_limit < s->config.sndbuf_max);
+    uint32_t waiting = 0;
+    for (const struct pbuf *p = t->in.head; p; p = p->next)
+        waiting += p->size;
+    must(waiting == t->in_held);
     must((t->timer.place == TIMER_IDLE) == (t->timer.place >= s->timers.count));
     for (const struct pbuf *p = t->ooo; p; p = p->next) {
         seq_t end = seq_add(seq(p->mark), p->len);
@@ -76,17 +80,21 @@ static void look_over_tcp(struct stack *s, const struct tcp *t)
         held += p->size;
     }
     must(held == t->ooo_held);
+    uint32_t runs = 0;
+    for (const struct pbuf *r = NULL, *next; (next = tcp_ooo_next(t, r)); r = next, runs++)
+        must(!r || seq_lt(OOO_END(r->mate), OOO_SEQ(next)));
+    must(runs == t->ooo_runs && runs <= OOO_RUNS_MAX);
     if (t->state == CLOSED) {
-        must(!t->k.hashed && t->timer.place == TIMER_IDLE && !t->ooo && !t->parent);
+        must((!t->k.hashed || !t->k.rport) && t->timer.place == TIMER_IDLE && !t->ooo && !t->parent); /* bound, perhaps */
         return;
     }
     if (t->state == LISTEN) {
         unsigned queued = 0, halves = 0;
-        for (const struct tcp *c = t->listener.first; c; c = c->next_child, queued++)
-            must(c->parent == t && !c->half && (c->next_child || c == t->listener.last));
-        for (const struct tcp *c = t->listener.half; c; c = c->next_child, halves++)
+        for (const struct tcp *c = t->listener->first; c; c = c->next_child, queued++)
+            must(c->parent == t && !c->half && (c->next_child || c == t->listener->last));
+        for (const struct tcp *c = t->listener->half; c; c = c->next_child, halves++)
             must(c->parent == t && c->half && c->state == SYN_RECV);
-        must(queued == t->listener.queued && halves == t->listener.halves);
+        must(queued == t->listener->queued && halves == t->listener->halves);
         return;
     }
     must(t->k.hashed && t->k.rport && t->k.lport);
@@ -108,7 +116,7 @@ static void look_over_tcp(struct stack *s, const struct tcp *t)
 
 static void look_over(struct stack *s)
 {
-    uint32_t socks = 0, time_waits = 0, established = 0;
+    uint32_t socks = 0, time_waits = 0, established = 0, orphans = 0, fast = 0;
     for (uint32_t i = 0; i < s->socks->cap; i++) {
         struct sock *k = s->socks->slots[i];
         if (!k)
@@ -119,6 +127,9 @@ static void look_over(struct stack *s)
             struct tcp *t = tcp_of(k);
             look_over_tcp(s, t);
             time_waits += t->state == TIME_WAIT;
+            orphans += t->counted_orphan;
+            fast += tcp_is_fast_child(t);
+            must(!t->counted_orphan || t->k.orphan);
             established += t->state == ESTABLISHED || t->state == CLOSE_WAIT;
         } else {
             const struct udp *u = (struct udp *)k;
@@ -129,6 +140,7 @@ static void look_over(struct stack *s)
         }
     }
     must(socks == s->socks->count && time_waits == s->time_waits && established == s->counters[C_TcpCurrEstab]);
+    must(orphans == s->orphans && fast == s->fastopen_pending);
     must(s->pool.in_use <= s->pool.carved && s->pool.carved <= s->pool.limit);
     for (uint32_t i = 0; i < s->timers.count; i++) {
         must(s->timers.heap[i]->place == i);

@@ -333,9 +333,15 @@ def test_a_circle_of_aliases_ends(lab: Lab) -> None:
 
 def test_what_the_server_did_not_follow_is_followed_and_that_too_ends(lab: Lab) -> None:
     chain = {"a.test.": "CNAME b.test.", "b.test.": "A 192.0.2.1", "x0.test.": ""}
-    lab.setup(lambda asked: asked.answer(chain.get(asked.name) or f"CNAME x{int(asked.name[1:-6] or 0) + 1}.test."))
+
+    def script(asked: Asked) -> object:
+        record = chain.get(asked.name) or f"CNAME x{int(asked.name[1:-6] or 0) + 1}.test."
+        return asked.answer(record, ttl=20 if asked.name == "a.test." else 60)
+
+    lab.setup(script)
     assert lab.addresses("a.test", **V4) == ["192.0.2.1"]
     assert [what for _, _, _, what in lab.asked] == ["a.test. A", "b.test. A"]
+    assert lab.query("a.test", "A").ttl == 20
     fails(lab, "x0.test", socket.EAI_AGAIN)
     assert len(lab.asked) == 2 + 16
 

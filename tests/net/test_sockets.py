@@ -229,3 +229,28 @@ def test_forgotten_socket_warns_and_is_closed(wire):
         wire.client.socket()  # dropped at once
     gc.collect()
     assert len(wire.client.sinks) == before
+
+
+def test_fast_open(wire):
+    """tcp(7), MSG_FASTOPEN: the first time it asks for a cookie, the second time its data is in the SYN."""
+
+    async def main():
+        listener = wire.server.socket()
+        listener.setblocking(False)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 5)
+        listener.bind((SERVER, 0))
+        listener.listen()
+        for turn in range(2):
+            client = wire.client.socket()
+            client.setblocking(False)
+            assert client.sendto(b"hello", socket.MSG_FASTOPEN, listener.getsockname()) == 5
+            server, _ = await wire.loop.sock_accept(listener)
+            assert await wire.loop.sock_recv(server, 100) == b"hello"
+            await wire.loop.sock_sendall(server, b"and back")
+            assert await wire.loop.sock_recv(client, 100) == b"and back"
+            assert wire.stacks[0].counters()["TcpExtTCPFastOpenActive"] == turn
+            client.close()
+            server.close()
+        listener.close()
+
+    wire.run(main())

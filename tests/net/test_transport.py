@@ -263,8 +263,8 @@ def test_what_came_before_a_reset_is_delivered(wire, paused):
         server, transport, client, peer = await connected(wire.loop)
         if paused:
             peer.transport.pause_reading()
-        transport.write(bytes(500_000))
-        await until(lambda: sum(info.rx_queue for info in wire.stacks[1].sockets()) + len(peer.data) == 500_000)
+        transport.write(bytes(100_000))
+        await until(lambda: sum(info.rx_queue for info in wire.stacks[1].sockets()) + len(peer.data) == 100_000)
         transport.abort()
         await client.lost
         if paused:
@@ -273,7 +273,7 @@ def test_what_came_before_a_reset_is_delivered(wire, paused):
             assert peer.data == b""
             peer.transport.resume_reading()
         await peer.lost
-        assert len(peer.data) == 500_000
+        assert len(peer.data) == 100_000
         assert isinstance(peer.error, ConnectionResetError)
         server.close()
 

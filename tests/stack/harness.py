@@ -37,6 +37,7 @@ from scapy.packet import Packet
 
 from libos._native import ffi, lib
 from libos.errors import check
+from libos.net.interface import Interface
 from libos.net.stack import Link, SocketInfo, Stack, pack_address, unpack_address
 from libos.rand import Rng
 
@@ -46,6 +47,7 @@ from .peer import Peer
 READ, WRITE, ERROR, REQUEST = 1, 2, 4, 8
 LISTEN_DEFER, LISTEN_ANY_PORT = 1, 2
 NEVER = 2**64 - 1
+UNNAMED = {"TCP_FASTOPEN_CONNECT": 30}  # options that this Python has no name for (linux/tcp.h)
 START = 1_000_000_000
 UNITS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 
@@ -93,11 +95,16 @@ class Harness:
         self.family = family
         self.caps = caps
         self.now = START
+        # Transcripts are about one thing: buffers that stay as they are, and no ACK that is not due, unless asked for.
+        stack.setdefault("rcvbuf_max", stack.setdefault("rcvbuf", 1 << 20))
+        stack.setdefault("sndbuf_max", stack.setdefault("sndbuf", 1 << 20))
+        stack.setdefault("quickacks", 0)
         self.stack = Stack(Rng(seed), self.now, reports=reports, **stack)
         self.handle = self.stack.handle
         mac = bytes.fromhex(OUR_MAC.replace(":", ""))
         self.link = Link.manual(Rng(seed), mtu=mtu, caps=caps, queue=queue, mac=mac)
         self.ifindex = self.stack.add_link(self.link)
+        self.interface = Interface(self.stack, self.ifindex)
         self.stack.add_address(self.ifindex, OURS[4] + "/24")
         self.stack.add_address(self.ifindex, OURS[6] + "/64")
         if routes:
@@ -224,18 +231,19 @@ class Harness:
         check(lib.sock_bind(self.handle, id, raw, port))
 
     def listen(self, port: int, *, backlog: int = 16, flags: int = 0, **options: int) -> int:
+        """With SO_REUSEADDR, as servers do."""
         id = self.open()
+        self._set(id, {"SO_REUSEADDR": 1, **options})
         if not flags & LISTEN_ANY_PORT:
             self.bind(id, port)
-        self._set(id, options)
         check(lib.sock_listen(self.handle, id, backlog, flags))
         return id
 
     def connect(self, port: int, address: str | None = None, *, local_port: int = 0, **options: int) -> int:
         id = self.open()
+        self._set(id, {"SO_REUSEADDR": 1, **options} if local_port else options)
         if local_port:
             self.bind(id, local_port)
-        self._set(id, options)
         check(lib.sock_connect(self.handle, id, pack_address(address or self.their), port))
         return id
 
@@ -247,7 +255,8 @@ class Harness:
     def _set(self, id: int, options: dict[str, int]) -> None:
         for name, value in options.items():
             level = socket.IPPROTO_TCP if name.startswith("TCP_") else socket.SOL_SOCKET
-            check(lib.sock_setopt(self.handle, id, level, getattr(socket, name), value))
+            number = getattr(socket, name, None) or UNNAMED[name]
+            check(lib.sock_setopt(self.handle, id, level, number, value))
 
     def set(self, id: int, **options: int) -> None:
         """``h.set(c, TCP_NODELAY=1)``"""

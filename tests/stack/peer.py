@@ -45,8 +45,10 @@ class Peer:
         ts: int | tuple[int, int] | None = None,
         sack: bool | list[tuple[int, int]] | None = None,
         options: list[Any] | None = None,
+        tos: int = 0,
     ) -> Packet:
-        """The segment, without Ethernet. ``ts``: our value, or both. ``sack``: True in a SYN; else the blocks."""
+        """The segment, without Ethernet. ``ts``: our value, or both. ``sack``: True in a SYN; else the blocks.
+        ``tos``: or the traffic class."""
         seq = self.next if seq is None else seq
         ack = self.seen if ack is None else ack
         self.win = self.win if win is None else win
@@ -75,7 +77,7 @@ class Peer:
             options=listed,
         )
         self.next = max(self.next, seq + len(data) + ("S" in flags) + ("F" in flags))
-        return self.h.ip(src=self.address) / tcp / data
+        return self.h.ip(src=self.address, **{"tos" if self.h.family == 4 else "tc": tos}) / tcp / data
 
     def rx(self, flags: str, **fields: Any) -> None:
         """A segment arrives."""

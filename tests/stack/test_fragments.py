@@ -25,7 +25,12 @@ from .harness import fails
 from .packets import quoted
 
 PATTERN = bytes(i * 7 % 251 for i in range(65536))
-NAMES = {4: "Ip", 6: "Ip6"}
+COUNTERS = frozenset(
+    {"IpInDelivers", "IpReasmReqds", "IpReasmOKs", "IpReasmFails", "IpReasmTimeout"}
+    | {"IpFragOKs", "IpFragFails", "IpFragCreates"}
+    | {"Ip6InDelivers", "Ip6ReasmReqds", "Ip6ReasmOKs", "Ip6ReasmFails", "Ip6ReasmTimeout"}
+    | {"Ip6FragOKs", "Ip6FragFails", "Ip6FragCreates"}
+)
 
 
 @pytest.fixture
@@ -57,7 +62,9 @@ def piece(h, off, size, more, *, id=77, src=None, byte=b"x", **fields):
 
 
 def count(h, name):
-    return h.counted(NAMES[h.family] + name)
+    name = ("Ip" if h.family == 4 else "Ip6") + name
+    assert name in COUNTERS
+    return h.counted(name)
 
 
 # --- reassembly ---

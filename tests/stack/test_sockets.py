@@ -215,10 +215,12 @@ def test_listen_again_changes_the_backlog(h):
     listener = h.listen(80, backlog=1)
     h.peer(port=1).rx("S", seq=0)
     h.peer(port=2).rx("S", seq=0)
-    assert len(h.frames()) == 1
+    assert len(h.frames()) == 2
+    assert h.counted("TcpExtSyncookiesSent") == 1
     check(lib.sock_listen(h.handle, listener, 2, 0))
     h.peer(port=2).rx("S", seq=0)
     assert len(h.frames()) == 1
+    assert h.counted("TcpExtSyncookiesSent") == 0
 
 
 def test_events_of_many_are_taken_in_turns(h):

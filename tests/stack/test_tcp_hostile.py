@@ -74,18 +74,32 @@ def test_an_old_ack_within_the_window_is_harmless(h):
 
 
 def test_challenges_are_limited(h):
-    """RFC 5961 7: some hundred a second, but not a number that one could count on (CVE-2016-5696)"""
-    p, _ = h.established()
-    reset = bytes(Ether(src=PEER_MAC, dst=OUR_MAC) / p.segment("R", seq=100))
+    """RFC 5961 7: some hundred a second over all, but not a number that one could count on (CVE-2016-5696)"""
+    listener = h.listen(80, backlog=200)
+    peers = [h.established(listener, port=1000 + i)[0] for i in range(180)]
+    resets = [bytes(Ether(src=PEER_MAC, dst=OUR_MAC) / p.segment("R", seq=100)) for p in peers]
     numbers = []
     for second in range(1, 5):
         h.at(f"{second}s")
-        for _ in range(200):
+        for reset in resets:
             h.inject(reset)
             h.stack.run(h.now)
         numbers.append(len(h.frames()))
     assert all(50 <= n < 150 for n in numbers)
     assert len(set(numbers)) > 1
+    assert h.counted("TcpExtTCPACKSkippedChallenge") == 4 * 180 - sum(numbers)
+
+
+def test_challenges_of_one_connection_are_limited(h):
+    """RFC 5961 7: so that nobody finds another's connections by what is left of the limit over all"""
+    p, _ = h.established()
+    answered = 0
+    for i in range(100):
+        h.at(f"{i * 10}ms")
+        p.rx("R", seq=100)
+        answered += len(h.frames())
+    assert answered == 2
+    assert h.counted("TcpExtTCPACKSkippedChallenge") == 98
 
 
 def test_no_storm_of_acks(h):
@@ -223,7 +237,7 @@ def test_memory_that_is_full_refuses_and_recovers(harness, family):
     """Data is not acknowledged, sends are short; headers still find room; all is well when it is read."""
     h = harness(family, memory=256 << 10, rcvbuf=4 << 20, sndbuf=4 << 20)
     h.meet()
-    p, c = h.established()
+    p, c = h.established(ws=7)  # so that all of the window is told before memory is short
     at = 0
     while h.counted("TcpExtTCPRcvQDrop") == 0:
         p.rx("A", seq=1 + at, data=b"x" * 1000)

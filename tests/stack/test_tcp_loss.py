@@ -129,8 +129,9 @@ def test_an_ack_restarts_the_timer(h):
     p.expect("A", seq=1001, length=1000)
 
 
-def test_after_a_timeout_slow_start_from_one(h):
+def test_after_a_timeout_slow_start_from_one(harness, family):
     """RFC 5681 3.1; RFC 9293 MUST-19: cwnd is one segment, ssthresh half of what was under way"""
+    h = harness(family, congestion="reno")
     p, c = h.established()
     h.send(c, b"x" * 50_000)
     assert len(h.frames()) == 10
@@ -201,9 +202,10 @@ def test_an_orphan_is_given_up_sooner(h):
 # --- fast retransmit ---
 
 
-def test_three_duplicates_are_a_loss(h):
+def test_three_duplicates_are_a_loss(harness, family):
     """RFC 5681 3.2: ssthresh is half of the flight; RFC 3042: the first two each let a new segment go;
     RFC 6937 3.1: then nothing goes until half has arrived"""
+    h = harness(family, congestion="reno")
     p, c = h.established()
     h.send(c, b"x" * 50_000)
     assert len(h.frames()) == 10

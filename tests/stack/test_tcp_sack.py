@@ -232,12 +232,14 @@ def test_a_lost_retransmission_is_found(h):
     h.frames()
 
 
-def test_proportional_rate_reduction(h):
+def test_proportional_rate_reduction(harness, family):
     """RFC 6937 3.1: over the round trip as much is sent as ssthresh / RecoverFS of what arrives"""
+    h = harness(family, congestion="reno")
     p, c = ready(h)
     h.send(c, b"x" * 100_000)
     assert len(h.frames()) == 10
     h.after(RTT)
+    p.rx("A", ack=5001)
     p.rx("A", ack=10_001)
     assert len(h.frames()) == 20
     h.after(RTT)

@@ -12,7 +12,7 @@ from libos.net.link.impairment import Impairment
 from libos.net.stack import Link, Stack, pack_address
 from libos.rand import Rng
 
-from .harness import ERROR, READ, START, WRITE
+from .harness import ERROR, NEVER, READ, START, WRITE
 from .packets import AF, ANY, OURS, PEER
 
 CHUNK = 65536
@@ -21,10 +21,20 @@ CHUNK = 65536
 class Wire:
     """``a`` calls, ``b`` listens. What wraps ``a``'s end of the pair is the test's: give it as ``wrap``."""
 
-    def __init__(self, *, seed: int = 1, how: Impairment | None = None, wrap: Any = None, **pair: Any) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int = 1,
+        how: Impairment | None = None,
+        wrap: Any = None,
+        a: Any = None,
+        b: Any = None,
+        **pair: Any,
+    ) -> None:
+        """``a``, ``b``: settings of the two stacks."""
         rng = Rng(seed)
         self.now = START
-        self.a, self.b = Stack(rng, self.now), Stack(rng, self.now)
+        self.a, self.b = Stack(rng, self.now, **(a or {})), Stack(rng, self.now, **(b or {}))
         self.link, far = Link.pair(rng, **pair)
         if how is not None:
             self.link = self.link.with_impairment(how, rng)
@@ -99,6 +109,11 @@ class Wire:
         check(lib.sock_free(self.b.handle, listener))
         sums = [hashlib.sha256(d).hexdigest() for d in data]
         return "".join(sums), got[1].hexdigest() + got[0].hexdigest()
+
+    def settle(self) -> None:
+        """Nothing is on the wire any more, and no timer runs."""
+        while (due := self.run()) != NEVER:
+            self.jump(due)
 
     def finish(self) -> None:
         """All is given back, once the last timers have run out."""

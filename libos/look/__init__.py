@@ -1,0 +1,1 @@
+"""Looking at running machines from outside: ``libos ss``, ``libos nstat``. The other end of :mod:`libos.control`."""
