@@ -232,6 +232,8 @@ int64_t sock_sendto(struct stack *s, int64_t id, const uint8_t *data, size_t len
     bool v4 = addr_is4(&dst), group = addr_is_multicast(&dst);
     if (v4 ? k->family == AF_INET6 && k->v6only : k->family == AF_INET)
         return -EAFNOSUPPORT;
+    if (addr_is_any(&dst))
+        dst = sock_this_host(k, &dst);
     struct addr src = from ? addr_from(from->addr) : k->local;
     struct path path;
     if (!udp_path(s, k, &dst, &src, name ? name->ifindex : dst.zone, &path))
