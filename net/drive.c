@@ -78,7 +78,8 @@ static const struct link_ops drive_ops = {drive_xmit, drive_run, link_never_due,
 void drive_defaults(struct stack_config *out)
 {
     *out = (struct stack_config){
-        .seed = {1, 0}, .memory = 64 << 20, .sockets = 4096, .rcvbuf = 1 << 20, .sndbuf = 1 << 20};
+        .seed = {1, 0}, .memory = 64 << 20, .sockets = 4096, .rcvbuf = 1 << 20, .sndbuf = 1 << 20,
+        .flags = STACK_NO_REPORTS};
 }
 
 int drive_new(struct drive **out, const struct stack_config *config, unsigned mtu, unsigned flags)

@@ -50,7 +50,7 @@ uint64_t link_never_due(const struct link *l); /* for ops->due of a link that ho
 /* Room that a received frame needs at most. */
 static inline uint32_t link_frame_max(const struct link *l)
 {
-    return l->caps & LINK_LRO ? 65535 + 14 : l->mtu + 14 + 4;
+    return l->caps & LINK_LRO ? 65535 + 14 + 4 : l->mtu + 14 + 4;
 }
 
 /* Give the link its upper side and let it start. */

@@ -34,6 +34,8 @@
 #define LIBOS_TCP_H
 
 #include "net/core/seq.h"
+#include <errno.h>
+
 #include "net/sock.h"
 #include "net/tcp/scoreboard.h"
 
@@ -341,7 +343,6 @@ void tcp_set_mss(struct tcp *t);
 bool tcp_is_connecting(const struct sock *k);
 /* In TIME-WAIT, and its ends may be taken for a new connection of ours (RFC 6191). */
 bool tcp_is_reusable(const struct stack *s, const struct sock *k);
-void tcp_connect_failed(struct stack *s, struct sock *k, int error);
 
 /* listen.c */
 /* NULL, or the connection which g's ACK brings up: it takes g. g->p NULL: it was kept. */
