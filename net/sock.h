@@ -18,7 +18,6 @@ struct sock_ops {
 
 struct sock_node {
     struct sock *next, *prev;
-    bool on;
 };
 
 struct sock {
@@ -30,6 +29,7 @@ struct sock {
     bool orphan;  /* its owner has let go of it */
     bool v6only, reuseaddr, reuseport;
     bool bind_no_port; /* IP_BIND_ADDRESS_NO_PORT */
+    bool dirty_on, ready_on; /* on those lists */
     uint8_t hashed;    /* enum hashed */
     uint8_t ifindex; /* SO_BINDTOIFINDEX: only on this interface; 0: on any */
     uint16_t want; /* EV_READ, EV_WRITE */
@@ -39,7 +39,7 @@ struct sock {
     uint32_t mark;
     struct addr local, remote;
     uint16_t lport, rport; /* rport 0: not connected */
-    struct sock *chain, **bucket;
+    struct sock *chain; /* in the hash table */
     struct sock_node dirty, ready;
 };
 
@@ -102,6 +102,8 @@ unsigned sock_pick_port(struct stack *s, const struct sock *k, const struct addr
 
 void sock_output_dirty(struct stack *s);
 unsigned sock_collect_events(struct stack *s, uint64_t *out, unsigned max);
+/* Who is meant by 0.0.0.0 or :: as a destination: this host, as Linux has it, under the address that k is bound to. */
+struct addr sock_this_host(const struct sock *k, const struct addr *any);
 void sock_fill_name(const struct sock *k, int which, struct sock_name *out);
 
 /* A next hop did not answer: fail what waits for it. */

@@ -273,8 +273,10 @@ void tcp_queues_cut(struct stack *s, struct tcp *t)
     queue_clear(&s->pool, &t->out);
     sb_clear(&s->sent, &t->sb);
     tcp_ooo_clear(s, t);
-    pbuf_free(&s->pool, t->syn);
-    t->syn = NULL;
+    if (t->child) {
+        pbuf_free(&s->pool, t->child->syn);
+        t->child->syn = NULL;
+    }
     t->out_bytes = 0;
     t->cursors[0].p = t->cursors[1].p = NULL;
 }

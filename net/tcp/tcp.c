@@ -108,7 +108,7 @@ void tcp_end(struct stack *s, struct tcp *t, int error)
         count(s, C_TcpAttemptFails);
     else if (error && counts_as_established(t->state))
         count(s, C_TcpEstabResets);
-    bool unaccepted = t->parent;
+    bool unaccepted = tcp_parent(t);
     if (unaccepted)
         sock_orphan(s, &t->k); /* no owner has ever seen it */
     if (error) /* what came before it is still there to be read */
@@ -129,7 +129,7 @@ static unsigned tcp_ready(struct sock *k)
 {
     const struct tcp *t = tcp_of(k);
     unsigned mask = 0;
-    if (t->parent)
+    if (tcp_parent(t))
         return 0; /* not accepted: nobody knows its id */
     if (t->state == LISTEN)
         return !t->listener->first ? 0 : t->listener->flags & LISTEN_DEFER ? EV_REQUEST : EV_READ;
@@ -147,7 +147,7 @@ static void tcp_release(struct stack *s, struct sock *k)
 {
     struct tcp *t = tcp_of(k);
     timer_cancel(&s->timers, &t->timer);
-    tcp_child_gone(t);
+    tcp_child_free(s, t);
     tcp_children_gone(t);
     free(t->listener);
     if (counts_as_established(t->state))
@@ -316,7 +316,8 @@ void tcp_close(struct stack *s, struct tcp *t)
     }
     if (t->state == CLOSED || t->state == TIME_WAIT)
         return;
-    if (s->orphans >= ORPHANS_MAX) { /* better a few that hear of it than no memory for those that somebody owns */
+    /* Better a few that hear of it than no place for those that somebody owns. */
+    if (s->orphans >= ORPHANS_MAX || s->orphans >= s->config.sockets / 2) {
         count(s, C_TcpExtTCPAbortOnMemory);
         tcp_abort(s, t);
         return;
@@ -374,4 +375,6 @@ void tcp_icmp_error(struct stack *s, const struct addr *local, const struct addr
     }
     if (tcp_is_connecting(k))
         tcp_end(s, t, error);
+    else
+        t->soft_error = error;
 }

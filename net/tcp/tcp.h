@@ -124,6 +124,14 @@ struct listener {
     uint64_t cookies_at; /* ...then */
 };
 
+/* What a child has until it was accepted, and if it is held until it is admitted. */
+struct child {
+    struct tcp *parent, *next, *prev; /* parent NULL: accepted */
+    struct pbuf *syn;                 /* of a held child: the packet */
+    bool half;                        /* on its parent's `half`, not its accept queue */
+    bool syn_acked; /* its SYN was acknowledged, and more is waited for (defer_accept) */
+};
+
 struct tcp {
     struct sock k; /* first */
     struct timer timer;
@@ -241,6 +249,7 @@ struct tcp {
     bool probing, probe_again; /* a tail loss probe is under way; it was a retransmission */
     uint64_t last_sent;
     uint32_t retransmits; /* segments, in all */
+    uint32_t dsack_dups;  /* segments that came twice, says the peer */
 
     /* Counted, for who asks (RFC 4898). Segments; bytes of payload. */
     uint32_t segs_in, segs_out, data_segs_in, data_segs_out;
@@ -271,18 +280,18 @@ struct tcp {
     bool syn_again;         /* the SYN, ACK of a FASTOPEN_DATA child is to be sent again */
     uint16_t fastopen_max;  /* TCP_FASTOPEN of a listener; 0: off */
     uint16_t syn_data;      /* bytes that went with our SYN, not yet known whether taken */
-    bool syn_acked;         /* a child's SYN was acknowledged, and more is waited for (defer_accept) */
     bool counted_orphan;    /* in stack.orphans */
+    int soft_error;         /* what ICMP last said of the path; forgotten when the peer acknowledges something */
     uint32_t user_timeout;  /* ms, TCP_USER_TIMEOUT; 0: none */
     uint64_t stalled_at;    /* when `backoff` was last 0 and a timer ran out */
 
-    struct tcp *parent, *next_child, *prev_child; /* of a listener, until accepted */
-    bool half;                                    /* on its `half`, not its accept queue */
-    struct pbuf *syn;                             /* of a held child: the packet */
-    struct listener *listener;                    /* since it was in LISTEN */
+    struct child *child;       /* NULL: never was one, or is one no more */
+    struct listener *listener; /* since it was in LISTEN */
 };
 
 static inline struct tcp *tcp_of(struct sock *k) { return (struct tcp *)k; }
+/* The listener that it waits at to be accepted, or NULL. */
+static inline struct tcp *tcp_parent(const struct tcp *t) { return t->child ? t->child->parent : NULL; }
 /* Its handshake is not over, but it has shown a cookie, and so may receive and send (RFC 7413). Its snd_una is beyond its
  * SYN from when that was first sent. */
 static inline bool tcp_is_fast_child(const struct tcp *t)
@@ -344,6 +353,7 @@ bool tcp_child_is_deferred(const struct tcp *t);
 void tcp_child_established(struct stack *s, struct tcp *t);
 void tcp_child_gone(struct tcp *t); /* off its listener's lists */
 void tcp_children_gone(struct tcp *l);
+void tcp_child_free(struct stack *s, struct tcp *t); /* what it had as a child */
 void tcp_listener_close(struct stack *s, struct tcp *l);
 
 /* cookie.c */
@@ -537,15 +547,16 @@ bool tcp_ecn_refused(struct stack *s, struct tcp *t);
 unsigned tcp_ecn_output(struct tcp *t, unsigned flags, bool new_data, uint8_t *tos);
 /* An acceptable segment came, and its ACK was not looked at yet. Only where t->ecn is not 0. */
 void tcp_ecn_input(struct stack *s, struct tcp *t, const struct segment *g, unsigned tos);
+bool tcp_ecn_agreed(const struct tcp *t); /* TCPI_OPT_ECN */
 
 /* timer.c */
 void tcp_timer_init(struct tcp *t);
 void tcp_timer_set(struct stack *s, struct tcp *t, enum tcp_timer which, uint64_t due);
 static inline void tcp_timer_stop(struct tcp *t, enum tcp_timer which) { t->due[which] = 0; }
-uint64_t tcp_backed_off(const struct tcp *t); /* how long to wait after `backoff` time-outs */
-/* When to look again after that, not later than the owner's patience lasts (TCP_USER_TIMEOUT). */
+/* When to try again, not later than the owner's patience lasts (TCP_USER_TIMEOUT). */
 uint64_t tcp_next_try(const struct stack *s, const struct tcp *t);
-#define TCP_SYN_RETRIES 6     /* 127 s with the first wait of 1 s (RFC 9293 3.8.3: at least 3 minutes is for data) */
+uint64_t tcp_backed_off(const struct tcp *t); /* how long to wait after `backoff` time-outs */
+#define TCP_SYN_RETRIES 7     /* 247 s with the first wait of 1 s (RFC 9293 3.8.3: at least 3 minutes) */
 #define TCP_SYN_ACK_RETRIES 5
 void tcp_keepalive_restart(struct stack *s, struct tcp *t);
 
