@@ -111,7 +111,7 @@ static void look_over_tcp(struct stack *s, const struct tcp *t)
     /* What is under way has a timer, or is about to be sent; and who is gone does not stay for ever. */
     must(!flight || t->due[T_REXMT] || t->k.dirty_on);
     if (t->k.orphan)
-        must(t->due[T_REXMT] || t->due[T_WAIT] || t->due[T_PERSIST] || t->k.dirty_on);
+        must(t->due[T_REXMT] || t->due[T_WAIT] || t->due[T_PERSIST] || t->due[T_PACE] || t->k.dirty_on);
 }
 
 static void look_over(struct stack *s)
