@@ -48,12 +48,13 @@ asan: $(VENV)/test ## the tests with the C half under AddressSanitizer and UBSan
 	$(CURDIR)/$(BIN)/pytest --capture=sys -m "not slow" $(PYTEST_ARGS) $(SANITIZED)
 
 fuzz: $(FUZZERS) ## libFuzzer on what comes from a wire, FUZZ_SECONDS for each target (needs clang)
-	$(PYTHON) tests/fuzz/seeds.py build/fuzz/seeds
 	@set -e; for target in $(FUZZERS); do \
-		corpus=build/fuzz/corpus/$$(basename $$target); mkdir -p $$corpus; \
+		name=$${target##*/fuzz_}; seeds=build/fuzz/seeds/$$name; corpus=build/fuzz/corpus/$$name; \
+		mkdir -p $$seeds $$corpus; \
+		if [ -f tests/fuzz/seeds_$$name.py ]; then $(PYTHON) tests/fuzz/seeds_$$name.py $$seeds; fi; \
 		echo "$$target for $(FUZZ_SECONDS) s"; \
-		$$target -max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=2048 -len_control=10 -print_final_stats=1 \
-			-artifact_prefix=build/fuzz/ $$corpus build/fuzz/seeds; \
+		$$target -max_total_time=$(FUZZ_SECONDS) -timeout=20 -max_len=2048 -len_control=10 -print_final_stats=1 \
+			-artifact_prefix=build/fuzz/ $$corpus $$seeds; \
 	done
 
 build/fuzz/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h) $(SOURCES)

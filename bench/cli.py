@@ -15,6 +15,8 @@ from libos.bench.echo import CASES, Case, bench_echo
 from libos.bench.load import CASES as LOADS
 from libos.bench.load import LOADED, LoadReport, bench_load, load_table
 from libos.bench.report import Report, ratios_table, rows_table
+from libos.bench.segment import CASES as SEGMENTS
+from libos.bench.segment import SegmentReport, bench_segment, segment_table
 from libos.bench.servers import PEERS
 from libos.bench.wire import CASES as WIRES
 from libos.bench.wire import PAIRS, WireReport, bench_wire, wire_table
@@ -45,7 +47,7 @@ def _progress(runs: int) -> Iterator[Callable[[str], None]]:
         bar.update(task, description="done", total=done + 1, completed=done + 1)
 
 
-def _finish(report: Report | LoadReport | WireReport, out: Console, json_file: Path | None) -> None:
+def _finish(report: Report | LoadReport | SegmentReport | WireReport, out: Console, json_file: Path | None) -> None:
     """What was left out, the file, the exit status."""
     for item in report.left_out:
         out.print(f"left out: {item.what}: {item.why}", style="red" if item.why.startswith("failed") else "yellow")
@@ -150,6 +152,26 @@ def load(json_file: Path | None, cases: str, peers: str, seconds: float, repeat:
             "\nRates; CPU of the server, and of both sides, for each MiB or connection; rates divided by others'."
         )
         out.print(load_table(report))
+    _finish(report, out, json_file)
+
+
+@bench.command()
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there.")
+@click.option("--repeat", type=click.IntRange(1, 1000), default=5, show_default=True, help="Runs of each, in turn.")
+def segment(json_file: Path | None, repeat: int) -> None:
+    """What one segment costs in the stack alone, in CPU time, with lwIP's figure beside it.
+
+    Two stacks joined in memory: no system call, no Python. Needs a C compiler and a checkout; lwIP needs
+    liblwip-dev.
+    """
+    if json_file is not None:
+        json_file.touch()
+    with _progress(len(SEGMENTS) * 2 * repeat) as progress:
+        report = bench_segment(repeat=repeat, progress=progress)
+    out = Console()
+    if report.rows:
+        out.print("\nCPU time for each segment of data, from the call that writes it to the call that reads it.")
+        out.print(segment_table(report))
     _finish(report, out, json_file)
 
 

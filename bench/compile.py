@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from libos.errors import HostError
@@ -26,19 +27,23 @@ def compiler() -> str | None:
     return shutil.which("gcc") or shutil.which("cc")
 
 
-def build(name: str) -> Path:
-    """The program made from ``peers/<name>.c``. Raises HostError, with the compiler's first complaint."""
+def build(name: str, flags: tuple[str, ...] = (), more: Sequence[Path] = ()) -> Path:
+    """The program made from ``peers/<name>.c`` and ``more`` C files, with ``flags`` behind them. Raises HostError, with
+    the compiler's first complaint."""
     cc = compiler()
     if cc is None:
         raise HostError("no C compiler: install gcc (Debian: apt install gcc libc6-dev linux-libc-dev)")
     source = _SOURCES / f"{name}.c"
-    made_from = (source.read_bytes(), (_SOURCES / "peer.h").read_bytes(), " ".join((cc, *_FLAGS)).encode())
+    headers = sorted({header for file in more for header in file.parent.glob("*.h")})
+    files = (source, _SOURCES / "peer.h", *more, *headers)
+    made_from = (*(file.read_bytes() for file in files), " ".join((cc, *_FLAGS, *flags)).encode())
     program = _directory() / f"{name}-{hashlib.sha256(b'|'.join(made_from)).hexdigest()[:16]}"
     if program.exists():
         return program
     with tempfile.TemporaryDirectory(dir=program.parent) as directory:
         fresh = Path(directory, name)
-        made = subprocess.run([cc, *_FLAGS, "-o", fresh, source], capture_output=True, text=True, check=False)
+        command = [str(word) for word in (cc, *_FLAGS, "-o", fresh, source, *more, *flags)]
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
         if made.returncode:
             complaint = next((line for line in made.stderr.splitlines() if "error" in line), made.stderr.strip())
             raise HostError(f"{cc} cannot build {source.name}: {complaint}")

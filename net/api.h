@@ -49,12 +49,15 @@ int stack_add_link(struct stack *s, struct link *l); /* the interface index, 1 a
 int stack_add_route(struct stack *s, int ifindex, const uint8_t *dest, unsigned prefix, const uint8_t *gateway);
 int stack_remove_route(struct stack *s, int ifindex, const uint8_t *dest, unsigned prefix, const uint8_t *gateway);
 struct stack_route {
-    uint8_t dest[16], gateway[16];
-    uint8_t prefix; /* of 128 */
-    uint8_t on_link;
+    uint8_t dest[16];
+    uint8_t gateway[16]; /* all zero: on the link itself */
+    uint8_t source[16];  /* what packets carry that chose none; all zero: the best address of the interface */
     int32_t ifindex;
+    uint32_t metric; /* the lowest is taken */
+    uint32_t mtu;    /* 0: the link's */
+    uint8_t prefix;
 };
-/* The first route at or after *cursor, longest prefix first; advances it. 1, or 0 at the end. */
+/* The first route at or after *cursor, the one that is tried first; advances it. 1, or 0 at the end. */
 int stack_next_route(struct stack *s, uint64_t *cursor, struct stack_route *out);
 /* The source address that a packet to dest would carry. -ENETUNREACH. */
 int stack_source(struct stack *s, const uint8_t *dest, uint8_t *source);

@@ -397,6 +397,14 @@ int sock_getname(struct stack *s, int64_t id, int which, struct sock_name *out)
     return 0;
 }
 
+struct addr sock_this_host(const struct sock *k, const struct addr *any)
+{
+    static const uint8_t lo4[4] = {127, 0, 0, 1}, lo6[16] = {[15] = 1};
+    if (!addr_is4(any))
+        return addr_from(lo6);
+    return addr_is4(&k->local) && !addr_is_any(&k->local) ? k->local : addr_from4(lo4);
+}
+
 int sock_names(struct stack *s, int64_t id, struct sock_name out[2])
 {
     struct sock *k = sock_find(s, id);

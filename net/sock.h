@@ -100,6 +100,8 @@ unsigned sock_pick_port(struct stack *s, const struct sock *k, const struct addr
 
 void sock_output_dirty(struct stack *s);
 unsigned sock_collect_events(struct stack *s, uint64_t *out, unsigned max);
+/* Who is meant by 0.0.0.0 or :: as a destination: this host, as Linux has it, under the address that k is bound to. */
+struct addr sock_this_host(const struct sock *k, const struct addr *any);
 void sock_fill_name(const struct sock *k, int which, struct sock_name *out);
 
 /* A next hop did not answer: fail what waits for it. */

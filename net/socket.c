@@ -60,10 +60,8 @@ int sock_connect(struct stack *s, int64_t id, const uint8_t *addr, unsigned port
         return -EINVAL;
     if (!family_fits(k, &a))
         return -EAFNOSUPPORT;
-    if (addr_is_any(&a) && addr_is4(&a) && addr_is4(&k->local) && !addr_is_any(&k->local))
-        a = k->local;
-    else if (addr_is_any(&a)) /* as every BSD socket: this host */
-        a = addr_is4(&a) ? addr_from4((const uint8_t[]){127, 0, 0, 1}) : (struct addr){{[15] = 1}};
+    if (addr_is_any(&a))
+        a = sock_this_host(k, &a);
     return k->type == SOCK_STREAM ? tcp_connect(s, tcp_of(k), &a, port) : udp_connect(s, k, &a, port);
 }
 

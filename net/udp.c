@@ -156,6 +156,8 @@ int64_t sock_sendto(struct stack *s, int64_t id, const uint8_t *data, size_t len
     unsigned dport = name ? name->port : k->rport, sport = from ? from->port : k->lport;
     if (addr_is4(&dst) ? k->family == AF_INET6 && k->v6only : k->family == AF_INET)
         return -EAFNOSUPPORT;
+    if (addr_is_any(&dst))
+        dst = sock_this_host(k, &dst);
     struct addr src = from ? addr_from(from->addr) : k->local;
     struct path path;
     if (!(k->ifindex ? path_on(s, k, &dst, &src, &path) : route_find(s, &dst, &src, &path)))

@@ -74,7 +74,7 @@ class NetView:
         while lib.stack_next_route(self._stack.handle, cursor, raw):
             destination = unpack_address(bytes(raw.dest))
             bits = raw.prefix if ":" in destination else raw.prefix - _MAPPED_BITS
-            gateway = "" if raw.on_link else unpack_address(bytes(raw.gateway))
+            gateway = unpack_address(bytes(raw.gateway)) if any(raw.gateway) else ""
             network = ipaddress.ip_network((destination, bits), strict=False)
             rows.append(Route(str(network), gateway, raw.ifindex))
         return rows

@@ -23,8 +23,8 @@ def nstat(answers: list[dict[str, Any]], zeros: bool, patterns: tuple[str, ...])
     libos nstat 'Tcp*Retrans*'   of that, retransmissions
     libos nstat -z --json
 
-    The names are the kernel's (/proc/net/snmp, snmp6, netstat), and mean what they mean there. Counting begins with the
-    machine.
+    The names are the kernel's (/proc/net/snmp, snmp6, netstat), and mean what they mean there, but that Udp* and Icmp*
+    count both families. Counting begins with the machine.
     """
     for said in answers:
         said["counters"] = {

@@ -105,8 +105,9 @@ int stack_next_route(struct stack *s, uint64_t *cursor, struct stack_route *out)
     if (*cursor >= s->nroutes)
         return 0;
     const struct route *r = &s->routes[(*cursor)++];
-    *out = (struct stack_route){.prefix = r->bits, .on_link = r->on_link, .ifindex = r->nif->index};
+    *out = (struct stack_route){.ifindex = r->nif->index, .prefix = r->bits};
     memcpy(out->dest, r->dest.b, 16);
-    memcpy(out->gateway, r->gateway.b, 16);
+    if (!r->on_link)
+        memcpy(out->gateway, r->gateway.b, 16);
     return 1;
 }

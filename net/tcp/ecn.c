@@ -103,3 +103,5 @@ void tcp_ecn_input(struct stack *s, struct tcp *t, const struct segment *g, unsi
             slow_down(s, t);
     }
 }
+
+bool tcp_ecn_agreed(const struct tcp *t) { return t->ecn & (SENDS | HEARS); }

@@ -56,7 +56,7 @@ static void fill(struct stack *s, const struct tcp *t, struct info *i)
     i->probes = probing ? t->backoff : t->keep_sent;
     i->backoff = t->backoff;
     i->options = (t->ts_ok ? TCPI_OPT_TIMESTAMPS : 0) | (t->sack_ok ? TCPI_OPT_SACK : 0) | (t->ws_ok ? TCPI_OPT_WSCALE : 0) |
-                 (t->fastopen & FASTOPEN_DATA ? TCPI_OPT_SYN_DATA : 0);
+                 (tcp_ecn_agreed(t) ? TCPI_OPT_ECN : 0) | (t->fastopen & FASTOPEN_DATA ? TCPI_OPT_SYN_DATA : 0);
     i->wscales = (uint8_t)(t->shift_out | t->shift_in << 4);
     i->rto = us(tcp_backed_off(t));
     i->ato = us(t->ato ? t->ato : TCP_DELACK_MIN);
@@ -81,6 +81,8 @@ static void fill(struct stack *s, const struct tcp *t, struct info *i)
     i->reordering = 3; /* RFC 6675's; RACK goes by time */
     i->rcv_space = t->in_limit;
     i->total_retrans = t->retransmits;
+    i->pacing_rate = tcp_pacing_rate(t) ? tcp_pacing_rate(t) : UINT64_MAX;
+    i->max_pacing_rate = t->pacing_rate_max ? t->pacing_rate_max : UINT64_MAX;
     i->bytes_acked = t->bytes_acked;
     i->bytes_received = t->bytes_received;
     i->segs_out = t->segs_out;

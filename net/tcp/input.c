@@ -273,6 +273,7 @@ static uint32_t acknowledged(struct stack *s, struct tcp *t, const struct segmen
     if (bytes > t->out_bytes) /* cannot be, while snd_max is right; then rather lose a count than the process */
         bytes = t->out_bytes;
     t->bytes_acked += bytes;
+    t->soft_error = 0; /* the path works */
     bool was_full = t->out_bytes > t->out_limit / 3 * 2;
     t->snd_una = g->ack;
     if (seq_lt(t->snd_nxt, t->snd_una))

@@ -162,6 +162,7 @@ static void answer_by_cookie(struct stack *s, struct tcp *l, const struct segmen
     if (!g->has_ts) { /* nowhere to keep them */
         syn.wscale = -1;
         syn.sack_permitted = false;
+        syn.flags &= (uint8_t)~(TH_ECE | TH_CWR);
     }
     if (begin(s, &t, l, &syn, m) < 0)
         return;

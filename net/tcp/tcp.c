@@ -317,7 +317,8 @@ void tcp_close(struct stack *s, struct tcp *t)
     }
     if (t->state == CLOSED || t->state == TIME_WAIT)
         return;
-    if (s->orphans >= ORPHANS_MAX) { /* better a few that hear of it than no memory for those that somebody owns */
+    /* Better a few that hear of it than no place for those that somebody owns. */
+    if (s->orphans >= ORPHANS_MAX || s->orphans >= s->config.sockets / 2) {
         count(s, C_TcpExtTCPAbortOnMemory);
         tcp_abort(s, t);
         return;
@@ -385,4 +386,6 @@ void tcp_icmp_error(struct stack *s, const struct addr *local, const struct addr
     }
     if (tcp_is_connecting(k))
         tcp_end(s, t, error);
+    else
+        t->soft_error = error;
 }

@@ -267,6 +267,7 @@ struct tcp {
     uint16_t syn_data;      /* bytes that went with our SYN, not yet known whether taken */
     bool syn_acked;         /* a child's SYN was acknowledged, and more is waited for (defer_accept) */
     bool counted_orphan;    /* in stack.orphans */
+    int soft_error;         /* what ICMP last said of the path; forgotten when the peer acknowledges something */
     uint32_t user_timeout;  /* ms, TCP_USER_TIMEOUT; 0: none */
     uint64_t stalled_at;    /* when `backoff` was last 0 and a timer ran out */
 
@@ -523,15 +524,16 @@ bool tcp_ecn_refused(struct stack *s, struct tcp *t);
 unsigned tcp_ecn_output(struct tcp *t, unsigned flags, bool new_data, uint8_t *tos);
 /* An acceptable segment came, and its ACK was not looked at yet. Only where t->ecn is not 0. */
 void tcp_ecn_input(struct stack *s, struct tcp *t, const struct segment *g, unsigned tos);
+bool tcp_ecn_agreed(const struct tcp *t); /* TCPI_OPT_ECN */
 
 /* timer.c */
 void tcp_timer_init(struct tcp *t);
 void tcp_timer_set(struct stack *s, struct tcp *t, enum tcp_timer which, uint64_t due);
 static inline void tcp_timer_stop(struct tcp *t, enum tcp_timer which) { t->due[which] = 0; }
-uint64_t tcp_backed_off(const struct tcp *t); /* how long to wait after `backoff` time-outs */
-/* When to look again after that, not later than the owner's patience lasts (TCP_USER_TIMEOUT). */
+/* When to try again, not later than the owner's patience lasts (TCP_USER_TIMEOUT). */
 uint64_t tcp_next_try(const struct stack *s, const struct tcp *t);
-#define TCP_SYN_RETRIES 6     /* 127 s with the first wait of 1 s (RFC 9293 3.8.3: at least 3 minutes is for data) */
+uint64_t tcp_backed_off(const struct tcp *t); /* how long to wait after `backoff` time-outs */
+#define TCP_SYN_RETRIES 7     /* 247 s with the first wait of 1 s (RFC 9293 3.8.3: at least 3 minutes) */
 #define TCP_SYN_ACK_RETRIES 5
 void tcp_keepalive_restart(struct stack *s, struct tcp *t);
 

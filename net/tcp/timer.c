@@ -58,13 +58,13 @@ static bool has_stalled(struct stack *s, struct tcp *t)
 uint64_t tcp_next_try(const struct stack *s, const struct tcp *t)
 {
     uint64_t due = s->now + tcp_backed_off(t), end = t->stalled_at + t->user_timeout * (uint64_t)MSEC;
-    return t->user_timeout && end < due ? end : due;
+    return t->user_timeout && t->backoff && end < due ? end : due;
 }
 
 static void give_up(struct stack *s, struct tcp *t)
 {
     count(s, C_TcpExtTCPAbortOnTimeout);
-    tcp_end(s, t, ETIMEDOUT);
+    tcp_end(s, t, t->soft_error ? t->soft_error : ETIMEDOUT); /* 3.9.1.8: perhaps we know why */
 }
 
 static void retransmit(struct stack *s, struct tcp *t)

@@ -5,7 +5,7 @@
  * on, and call the socket interface. Checksums are put right at the end of the building, mostly. After each step the
  * stack's invariants are looked over from the inside (invariants.h); at the end all must be given back.
  *
- * seeds.py writes scripts of whole conversations; `make fuzz` builds and runs. */
+ * seeds_rx.py writes scripts of whole conversations; `make fuzz` builds and runs. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -409,6 +409,17 @@ static int64_t open_socket(struct world *w, int type, bool v4, unsigned port, un
     return id;
 }
 
+/* Any option, by any name, with any number. */
+static void option(struct world *w, int64_t id, unsigned how)
+{
+    static const int levels[4] = {IPPROTO_TCP, SOL_SOCKET, IPPROTO_IP, IPPROTO_IPV6};
+    int level = levels[how & 3], name = u8(w) & 63;
+    int32_t value[2] = {(int16_t)u16(w), u8(w)};
+    int64_t n = sock_getsockopt(w->s, id, level, name, w->scratch, u8(w));
+    must(n <= 255);
+    sock_setsockopt(w->s, id, level, name, value, how & 4 ? sizeof value : sizeof *value);
+}
+
 static void call(struct world *w)
 {
     unsigned which = u8(w), kind = u8(w);
@@ -460,6 +471,7 @@ static void call(struct world *w)
         break;
     case 15: /* to ourselves, over loopback */
         own(w, id = sock_open(w->s, SOCK_STREAM, kind & 0x80 ? AF_INET : AF_INET6));
+        sock_setopt(w->s, id, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, kind >> 6 & 1);
         sock_connect(w->s, id, our.b, 80 + (kind >> 5 & 1));
         break;
     case 16:
@@ -502,6 +514,14 @@ static void call(struct world *w)
         break;
     case 26:
         sock_setopt(w->s, id, SOL_SOCKET, SO_SNDBUF, u16(w));
+        break;
+    case 27:
+    case 28:
+        option(w, id, kind >> 5);
+        break;
+    case 29:
+        sock_send_urgent(w->s, id, w->scratch, 1 + u8(w));
+        must(sock_urgent(w->s, id) <= 65535);
         break;
     default:
         sock_listen(w->s, id, u8(w), 0);

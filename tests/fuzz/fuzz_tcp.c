@@ -6,6 +6,8 @@
  * function of their place in the stream, and forgers keep to it: so what is read is known, whatever happened to it. If
  * nothing was forged, what the wire lost must arrive once it loses no more. At the end all must be given back.
  *
+ * seeds_tcp.py writes programs of whole conversations; `make fuzz` builds and runs.
+ *
  * It drives the stacks as anybody may from outside (net/drive.h), and looks inside with their private headers. */
 #include <arpa/inet.h>
 #include <errno.h>

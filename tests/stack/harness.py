@@ -238,6 +238,10 @@ class Harness:
             number = getattr(socket, name, None) or UNNAMED[name]
             check(lib.sock_setopt(self.handle, id, level, number, value))
 
+    def set_option(self, id: int, level: int, name: int, value: int) -> None:
+        """For options that Python has no name for."""
+        check(lib.sock_setopt(self.handle, id, level, name, value))
+
     def set(self, id: int, **options: int) -> None:
         """``h.set(c, TCP_NODELAY=1)``"""
         self._set(id, options)

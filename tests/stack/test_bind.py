@@ -306,6 +306,16 @@ def test_bind_address_no_port(h):
     assert h.info(listener).local[1] >= 32768
 
 
+@pytest.mark.parametrize("place", [None, "127.0.0.5"])
+def test_sendto_any_is_this_host(harness, place):
+    h = harness(4)
+    u = h.open(DGRAM)
+    h.bind(u, 53, place)
+    h.sendto(u, b"to me", "0.0.0.0", 53)
+    h.after("1ms")
+    assert h.recvfrom(u) == (b"to me", place or "127.0.0.1", 53)
+
+
 @pytest.mark.parametrize(
     ("family", "place", "peer"), [(4, None, "127.0.0.1"), (4, "127.0.0.5", "127.0.0.5"), (6, None, "::1")]
 )

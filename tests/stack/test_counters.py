@@ -155,3 +155,62 @@ def test_loopback_counts_too(h, name):
     h.after("1ms")
     assert h.recvfrom(u)[0] == b"x"
     assert h.stack.counters()[name] == before + 1
+
+
+def test_defer_accept(h):
+    """tcp(7), TCP_DEFER_ACCEPT: the ACK that has no data is not what the listener waits for"""
+    listener = h.listen(80, TCP_DEFER_ACCEPT=3)
+    p = h.peer()
+    p.rx("S", seq=0)
+    p.expect("SA")
+    p.rx("A", seq=1)
+    assert h.counted("TcpExtTCPDeferAcceptDrop") == 1
+    p.rx("PA", seq=1, data=b"now")
+    assert h.recv(h.accept(listener)) == b"now"
+    h.after("40ms")
+    h.frames()
+
+
+def test_answers_that_are_held_back(h):
+    """RFC 5961 7, in spirit: of two that have lost each other, neither answers each empty segment"""
+    p, _ = h.established()
+    p.rx("A", seq=-1000)
+    p.expect("A", ack=1)
+    p.rx("A", seq=-1000)
+    h.expect_nothing()
+    assert h.counted("TcpExtTCPACKSkippedSeq") == 1
+
+
+def test_no_patience_for_a_fin(h):
+    """tcp(7), TCP_LINGER2 below 0: FIN-WAIT-2 is not waited in"""
+    p, c = h.established(TCP_LINGER2=-1)
+    h.free(c)
+    p.expect("FA")
+    p.rx("A", ack=2)
+    h.frames()
+    assert h.counted("TcpExtTCPAbortOnLinger") == 1
+    assert h.states() == []
+
+
+def test_orphans_are_bounded(harness, family):
+    """What nobody owns any more must not keep out who wants in."""
+    h = harness(family, sockets=8)
+    listener = h.listen(80)
+    for port in range(1, 7):
+        _, c = h.established(listener, port=port)
+        h.free(c)
+        h.frames()
+    assert h.states().count("FIN-WAIT-1") == 4
+    assert h.counted("TcpExtTCPAbortOnMemory") == 2
+    h.established(listener, port=9)
+
+
+def test_strays_that_are_not_answered(h):
+    """RFC 5961 7 in short: an empty segment beside the window is answered once in a while"""
+    p, _ = h.established()
+    h.at("1s")
+    p.rx("A", seq=-100)
+    p.expect("A", seq=1, ack=1)
+    p.rx("A", seq=-100)
+    h.expect_nothing()
+    assert h.counted("TcpExtTCPACKSkippedSeq") == 1

@@ -128,7 +128,7 @@ def test_our_own_question_that_comes_back_is_none(h):
     add(h)
     h.at("1s")
     echo = question(h)
-    h.inject(Ether(src=PEER_MAC, dst="33:33:ff:00:00:77") / bytes(echo)[14:])
+    h.inject(Ether(src=PEER_MAC, dst="33:33:ff:00:00:77", type=0x86DD) / bytes(echo)[14:])
     assert state(h) == "tentative"
     h.after("1s")
     assert state(h) == "preferred"

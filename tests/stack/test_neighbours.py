@@ -398,6 +398,20 @@ def test_progress_of_tcp_confirms(h):
     p.expect("R", seq=3)
 
 
+def test_a_conversation_asks_nobody(h):
+    """RFC 4861 7.3.1: as long as it goes on, its neighbour stays REACHABLE."""
+    p, c = h.connected()
+    for i in range(1, 20):
+        h.at(f"{10 * i}s")
+        assert states(h)[h.their] == "REACHABLE"
+        h.send(c, b"x")
+        p.expect("PA", seq=i, ack=1, data=b"x")
+        p.rx("A", seq=1, ack=i + 1)
+        h.expect_nothing()
+    h.abort(c)
+    p.expect("R", seq=20)
+
+
 def test_a_duplicate_acknowledgement_confirms_nothing(h):
     """RFC 4861 7.3.1: only what is new shows that what we send arrives."""
     p, c = h.connected()
@@ -495,6 +509,20 @@ def test_junk_does_not_push_out_who_we_talk_with(bare):
     assert sum(n.state == "INCOMPLETE" for n in rows) <= 128
     h.sendto(u, b"2", h.their, 7)
     assert h.expect_packet().dst == PEER_MAC
+    h.at("4s").frames()
+
+
+def test_unanswered_questions_get_a_quarter_of_the_table(bare):
+    """RFC 6583 7.1: even while there is room; the oldest goes."""
+    h = bare
+    u = h.open(2)
+    for i in range(200):
+        h.sendto(u, b"scan", f"10.0.0.{i + 20}" if h.family == 4 else f"fd00::1:{i:x}", 7)
+    h.frames()
+    rows = h.interface.neighbours()
+    assert [n.state for n in rows] == ["INCOMPLETE"] * 128
+    newest = "10.0.0.219" if h.family == 4 else "fd00::1:c7"
+    assert newest in {n.address for n in rows}
     h.at("4s").frames()
 
 

@@ -60,12 +60,13 @@ def test_an_address_is_formed_and_checked(h):
     assert len(formed(h)) == 1
 
 
-def test_it_is_the_source_for_the_rest_of_the_world(h):
-    """RFC 6724 5: rule 2, before the link-local one; rule 6, before a unique-local one."""
+@pytest.mark.parametrize("far", ["2001:db8:ffff::1", "f000::1"], ids=["near", "of-another-prefix"])
+def test_it_is_the_source_for_the_rest_of_the_world(h, far):
+    """RFC 6724 5: rule 2, before the link-local one; rule 6, before a unique-local one that has more bits in common."""
     give(h)
     h.after("3s").frames()
     u = h.open(2)
-    h.sendto(u, b"x", "2001:db8:ffff::1", 7)
+    h.sendto(u, b"x", far, 7)
     assert h.frames()[-1].packet[IPv6].src == formed(h)[0].address
 
 

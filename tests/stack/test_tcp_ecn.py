@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from itertools import pairwise
 
 import pytest
+
+from libos._native import ffi, lib
+from libos.errors import check
+from libos.net.tcp_info import TCP_INFO_SIZE, tcp_info
 
 from .flow import Flow
 
@@ -200,6 +205,39 @@ def test_both_open_at_once_and_we_did_not_ask(h):
     h.send(c, b"x" * 1000)
     assert ecn(p.expect("PA", seq=1)) == NOT_ECT
     p.rx("A", ack=1001)
+
+
+@pytest.mark.parametrize(("ts", "kept"), [(1, True), (None, False)])
+def test_a_cookie_keeps_it_in_its_timestamp(h, ts, kept):
+    """RFC 3168 6.1.1: without a place to remember it in, a SYN that asks is answered like one that does not"""
+    h.meet()
+    listener = h.listen(80, backlog=1)
+    h.peer(port=1).rx("S", seq=0)
+    h.frames()  # that fills the queue
+    p = h.peer()
+    p.rx("SEC", seq=0, mss=1000, ts=ts)
+    p.expect("SAE" if kept else "SA", seq=0)
+    assert h.counted("TcpExtSyncookiesSent") == 1
+    p.rx("A", seq=1)
+    c = h.accept(listener)
+    h.send(c, b"x" * 500)
+    assert ecn(p.expect("PA")) == (ECT0 if kept else NOT_ECT)
+    p.rx("A")
+
+
+def test_tcp_info_tells(on):
+    """tcp(7), TCPI_OPT_ECN"""
+
+    def told(id):
+        raw = ffi.new("uint8_t[]", TCP_INFO_SIZE)
+        check(lib.sock_getsockopt(on.handle, id, socket.IPPROTO_TCP, socket.TCP_INFO, raw, TCP_INFO_SIZE))
+        return tcp_info(bytes(ffi.buffer(raw)))
+
+    _, c = capable(on)
+    assert told(c).ecn
+    assert told(c).max_pacing_rate == 2**64 - 1
+    _, plain, _ = accepted(on, "S")
+    assert not told(plain).ecn
 
 
 # --- what is capable ---

@@ -111,6 +111,7 @@ def test_no_storm_of_acks(h):
         p.rx("A", seq=-1000)
         answered += len(h.frames())
     assert answered == 2
+    assert h.counted("TcpExtTCPACKSkippedSeq") == 98
 
 
 def test_stray_data_is_always_answered(h):

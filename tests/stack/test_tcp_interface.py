@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP
+from scapy.layers.inet6 import ICMPv6DestUnreach
 from scapy.layers.l2 import Ether
 
 from libos._native import lib
@@ -153,6 +154,51 @@ def test_a_source_route_is_not_followed(harness, kind):
     for s in h.frames():
         assert s.packet[IP].ihl == 5
         assert s.packet[IP].dst == h.their
+
+
+def unreachable(h, packet):
+    """Host unreachable (network, in IPv6), about what left."""
+    inner = bytes(packet.payload)
+    h.inject(h.ip() / (ICMP(type=3, code=1) if h.family == 4 else ICMPv6DestUnreach(code=0)) / inner)
+
+
+def test_a_soft_error_is_the_reason_in_the_end(h):
+    """RFC 9293 3.9.1.8, 3.9.2.2 (MUST-47, SHLD-25), RFC 1122 4.2.4.1: it ends nothing; what ends then says why"""
+    _, c = h.established(TCP_USER_TIMEOUT=5000)
+    h.send(c, b"x")
+    unreachable(h, h.expect_packet())
+    assert (h.state(c), h.error(c)) == ("ESTABLISHED", None)
+    h.after("10s")
+    h.frames()
+    assert h.error(c) in ("EHOSTUNREACH", "ENETUNREACH")
+
+
+def test_a_soft_error_that_passed_is_forgotten(h):
+    """RFC 1122 4.2.4.1: the path worked again, and failed for another reason"""
+    p, c = h.established(TCP_USER_TIMEOUT=5000)
+    h.send(c, b"x")
+    unreachable(h, h.expect_packet())
+    p.rx("A", ack=2)
+    h.send(c, b"y")
+    h.after("10s")
+    h.frames()
+    assert h.error(c) == "ETIMEDOUT"
+
+
+# --- how long to try ---
+
+
+@pytest.mark.parametrize(("patience", "seconds"), [(5000, 5), (200_000, 200)])
+def test_how_long_to_try_is_the_applications(h, patience, seconds):
+    """RFC 9293 3.8.3 (MUST-21), RFC 5482: R2 of one connection, by TCP_USER_TIMEOUT"""
+    _, c = h.established(TCP_USER_TIMEOUT=patience)
+    h.send(c, b"x")
+    h.at(f"{seconds}s")
+    assert len(h.frames()) > 2
+    assert h.state(c) == "ESTABLISHED"
+    h.after("2s")
+    assert h.error(c) == "ETIMEDOUT"
+    h.frames()
 
 
 # --- keepalive ---

@@ -1,6 +1,6 @@
 """Scripts of whole conversations in the language of fuzz_rx.c: where the fuzzer begins.
 
-``python tests/fuzz/seeds.py DIRECTORY`` writes one file for each.
+``python tests/fuzz/seeds_rx.py DIRECTORY`` writes one file for each.
 """
 
 from __future__ import annotations
