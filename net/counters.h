@@ -68,6 +68,10 @@
     X(TcpExtTCPOFOQueue)                                                                                               \
     X(TcpExtTCPOFODrop)                                                                                                \
     X(TcpExtOfoPruned) /* times that bytes out of order were given up for want of memory */                            \
+    X(TcpExtTCPMTUPSuccess)                                                                                            \
+    X(TcpExtTCPMTUPFail)                                                                                               \
+    X(TcpExtTCPBlackHole) /* connections that went on with smaller segments after time-outs */                         \
+    X(IpExtPathMtuEvicted) /* known path MTUs that made place for others */                                            \
     X(TcpExtTCPRcvQDrop)                                                                                               \
     X(TcpExtTCPFastRetrans)                                                                                            \
     X(TcpExtTCPSackRecovery)                                                                                           \

@@ -32,6 +32,7 @@ struct sock_table;
 struct cong_ops;
 struct cong_scripts;
 struct neigh_table;
+struct pmtu_table;
 struct fastopen_cache;
 
 struct route {
@@ -60,6 +61,7 @@ struct stack {
     struct route routes[ROUTES_MAX]; /* longest prefix first */
     unsigned nroutes;
     struct neigh_table *neighs;
+    struct pmtu_table *pmtus; /* pmtu.c; NULL: none known */
     bool changed;   /* addresses, routers: Python is to be told once */
     uint64_t alarm; /* when Python wants to be called, or REACTOR_NEVER */
 
@@ -105,6 +107,16 @@ struct path {
 };
 /* src any: choose one. False: no route, or no address to send from. */
 bool route_find(struct stack *s, const struct addr *dst, const struct addr *src, struct path *path);
+/* --- how large packets may be (pmtu.c) --- */
+#define IP4_PATH_MTU_LEAST 552        /* what claims to be less is an attack */
+#define PATH_MTU_LIFE (600ull * SECOND) /* RFC 1191 6.3, RFC 8201 5.3 */
+/* A packet to dst with all its headers: the link's MTU, or what is known of the path. 0: no route. */
+uint32_t path_mtu(struct stack *s, const struct addr *dst);
+uint32_t path_mtu_via(struct stack *s, const struct path *path, const struct addr *dst); /* the route is known */
+/* A transport is sure of it (an ICMP message about something it had sent, or its own trying). What it is from now on. */
+uint32_t path_mtu_note(struct stack *s, const struct addr *dst, uint32_t mtu);
+uint32_t path_mtu_least(const struct addr *dst);
+
 /* bits: of 128. gateway NULL: on the link itself. 0, -ENOBUFS, -ESRCH. */
 int route_add(struct netif *nif, const struct addr *dest, unsigned bits, const struct addr *gateway);
 int route_remove(struct netif *nif, const struct addr *dest, unsigned bits, const struct addr *gateway);

@@ -280,6 +280,8 @@ static uint32_t acknowledged(struct stack *s, struct tcp *t, const struct segmen
         t->snd_nxt = t->snd_una;
     tcp_sndbuf_grow(s, t, (uint32_t)seq_diff(t->snd_max, t->snd_una) + acked);
     tcp_out_acked(s, t, bytes);
+    if (t->mtu_probe || t->mtu_hole)
+        tcp_mtu_acked(s, t);
     t->progress = s->now;
     if (t->out_bytes || t->fin_wanted)
         sock_mark_dirty(s, &t->k);

@@ -23,6 +23,8 @@ OWN = {
     "IcmpOutRateLimited": "the kernel tells two limits apart (IcmpOutRateLimitGlobal and Host, since Linux 6.4)",
     "TcpInBytes": "the kernel has it for each socket only (TCP_INFO)",
     "TcpOutBytes": "the kernel has it for each socket only (TCP_INFO)",
+    "TcpExtTCPBlackHole": "the kernel counts probes only (TCPMTUPFail, TCPMTUPSuccess)",
+    "IpExtPathMtuEvicted": "the kernel bounds what it knows of paths without a count",
     "IgmpInMsgs": "the kernel counts nothing of IGMP",
     "IgmpInErrors": "the kernel counts nothing of IGMP",
     "IgmpOutMsgs": "the kernel counts nothing of IGMP",
