@@ -30,7 +30,7 @@ def tos(packet):
 
 
 def test_of_a_connection(h):
-    """RFC 9293 SHLD-22: on all that it sends; RFC 3168 6.1: the ECN bits are TCP's own"""
+    """RFC 9293 3.9.1.9 (MUST-48, SHLD-22): on all that it sends; RFC 3168 6.1: the ECN bits are TCP's own"""
     c = h.open()
     set_tos(h, c, EF | 3)
     assert lib.sock_getopt(h.handle, c, *option(h)) == EF | 3
