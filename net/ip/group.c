@@ -133,6 +133,7 @@ static void forget(struct netif *nif, struct group *g)
     *at = g->next;
     nif->groups->count--;
     free(g->sources);
+    free(g->asked);
     free(g);
 }
 

@@ -1,11 +1,11 @@
-"""Fragments, both ways (RFC 791 3.2, RFC 815, RFC 1122 3.3.2, RFC 8200 4.5); scapy cuts and joins on the other side."""
+"""Fragments put together (RFC 791 3.2, RFC 815, RFC 1122 3.3.2, RFC 8200 4.5); scapy cuts for the other side."""
 
 from __future__ import annotations
 
 import random
 
 import pytest
-from scapy.layers.inet import ICMP, IP, UDP, defragment, fragment
+from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import (
     HBHOptUnknown,
     ICMPv6EchoReply,
@@ -16,21 +16,11 @@ from scapy.layers.inet6 import (
     IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
     IPv6ExtHdrHopByHop,
-    defragment6,
-    fragment6,
 )
 from scapy.packet import Raw
 
-from .harness import fails
+from .fragments import PATTERN, count, cut, datagram
 from .packets import quoted
-
-PATTERN = bytes(i * 7 % 251 for i in range(65536))
-COUNTERS = frozenset(
-    {"IpInDelivers", "IpReasmReqds", "IpReasmOKs", "IpReasmFails", "IpReasmTimeout"}
-    | {"IpFragOKs", "IpFragFails", "IpFragCreates"}
-    | {"Ip6InDelivers", "Ip6ReasmReqds", "Ip6ReasmOKs", "Ip6ReasmFails", "Ip6ReasmTimeout"}
-    | {"Ip6FragOKs", "Ip6FragFails", "Ip6FragCreates"}
-)
 
 
 @pytest.fixture
@@ -40,31 +30,12 @@ def u(h):
     return u
 
 
-def datagram(h, size, **fields):
-    return h.ip(**fields) / UDP(sport=1111, dport=7) / PATTERN[:size]
-
-
-def cut(h, packet, mtu=1500):
-    """scapy's fragments of ``packet``."""
-    if h.family == 4:
-        return list(fragment(packet, fragsize=(mtu - 20) & ~7))
-    at = packet.copy()
-    at.payload = IPv6ExtHdrFragment(id=77) / packet.payload
-    return fragment6(at, mtu)
-
-
 def piece(h, off, size, more, *, id=77, src=None, byte=b"x", **fields):
     """A fragment by hand: ``size`` bytes from ``off`` on, of UDP."""
     who = {"src": src or h.their, **fields}
     if h.family == 4:
         return h.ip(id=id, proto=17, flags="MF" if more else 0, frag=off // 8, **who) / Raw(byte * size)
     return h.ip(**who) / IPv6ExtHdrFragment(id=id, nh=17, m=more, offset=off // 8) / Raw(byte * size)
-
-
-def count(h, name):
-    name = ("Ip" if h.family == 4 else "Ip6") + name
-    assert name in COUNTERS
-    return h.counted(name)
 
 
 # --- reassembly ---
@@ -369,92 +340,3 @@ def test_unknown_options_say_what_is_to_be_done(v6, kind, unicast, group):
         elif expected == "up" and dst == v6.ours:
             assert ICMPv6EchoReply in v6.expect_packet()
         v6.expect_nothing()
-
-
-# --- fragmentation ---
-
-
-def join(h, sent):
-    """What scapy makes of the fragments that left."""
-    assert all(len(each.packet) <= 1514 for each in sent)
-    if h.family == 4:
-        (whole,) = defragment([each.packet[IP] for each in sent])
-        assert whole.flags == 0
-        del whole[UDP if UDP in whole else ICMP].chksum
-        return IP(bytes(whole))
-    return IPv6(bytes(defragment6([each.packet[IPv6] for each in sent])))
-
-
-def test_a_large_datagram_leaves_in_fragments(h, u):
-    """RFC 791 3.2, RFC 8200 4.5; RFC 1122 3.3.3: a UDP datagram may be as large as 65507 and 65527 bytes."""
-    for size in (1473, 3000, 65507 if h.family == 4 else 65527):
-        assert h.sendto(u, PATTERN[:size], h.their, 9) == size
-        sent = h.frames()
-        whole = join(h, sent)
-        assert bytes(whole[UDP].payload) == PATTERN[:size]
-        assert whole[UDP].len == size + 8
-        assert count(h, "FragOKs") == 1
-        assert count(h, "FragCreates") == len(sent)
-    with fails("EMSGSIZE"):
-        h.sendto(u, PATTERN[: size + 1], h.their, 9)
-
-
-def test_its_checksum_is_over_the_whole(h, u):
-    """Sent to the stack again, from the other side, it is right."""
-    h.sendto(u, PATTERN[:5000], h.their, 7)
-    for each in h.frames():
-        ip = each.packet[IP if h.family == 4 else IPv6]
-        ip.src, ip.dst = ip.dst, ip.src
-        if h.family == 4:
-            del ip.chksum
-        h.inject(ip)
-    assert h.recvfrom(u)[0] == PATTERN[:5000]
-
-
-def ids(h, u, n, address=None):
-    found = []
-    for _ in range(n):
-        h.sendto(u, PATTERN[:2000], address or h.their, 9)
-        packet = h.frames()[0].packet
-        found.append(packet[IP].id if h.family == 4 else packet[IPv6ExtHdrFragment].id)
-    return found
-
-
-def test_identifications_do_not_repeat_and_say_nothing(harness, family):
-    """RFC 6864 4.3, RFC 7739 5.3: different for each datagram to a host; unrelated between hosts and between boots."""
-    seen = {}
-    for seed in (1, 2):
-        h = harness(family, seed=seed)
-        u = h.open(2)
-        h.meet()
-        for address in (h.their, "10.0.0.77" if family == 4 else "fd00::77"):
-            found = ids(h, u, 50, address)
-            assert len(set(found)) == 50
-            seen[seed, address] = found[0]
-    assert len(set(seen.values())) == 4
-
-
-def test_all_or_nothing(harness, family):
-    """No memory for the last fragment: none leaves."""
-    h = harness(family, memory=1 << 17)
-    u = h.open(2)
-    h.meet()
-    sent = 0
-    with fails("ENOBUFS"):
-        while True:
-            h.sendto(u, PATTERN[:30000], h.their, 9)
-            sent += 1
-    assert len(h.frames()) == sent * 21
-
-
-@pytest.mark.parametrize("size", [1480, 8000, 65507])
-def test_echo_of_any_size(h, size):
-    """RFC 1122 3.2.2.6: what was received in fragments and put together is answered in full; ``ping -s 65507``."""
-    data = PATTERN[:size]
-    request = ICMP(type=8, id=7, seq=3) / data if h.family == 4 else ICMPv6EchoRequest(id=7, seq=3, data=data)
-    for each in cut(h, h.ip() / request):
-        h.inject(each)
-    whole = join(h, h.frames())
-    reply = whole[ICMP] if h.family == 4 else whole[ICMPv6EchoReply]
-    assert reply.type == (0 if h.family == 4 else 129)
-    assert (bytes(reply.payload) if h.family == 4 else reply.data) == data
