@@ -15,7 +15,6 @@ static struct udp *udp_of(struct sock *k) { return (struct udp *)k; }
 
 void ip_path_for(const struct sock *k, struct path *path, const struct addr *dst)
 {
-    uint32_t link = path->mtu;
     path->tos = k->tos;
     path->mtu = path_mtu_via(path->nif->stack, path, dst);
     switch (k->discover) {
@@ -34,7 +33,7 @@ void ip_path_for(const struct sock *k, struct path *path, const struct addr *dst
     default: /* PROBE, INTERFACE */
         path->fragment = FRAGMENT_NEVER;
     }
-    path->mtu = link; /* whatever was learned of the path */
+    path->mtu = netif_mtu(path->nif, addr_is4(dst)); /* whatever was learned of the path */
 }
 
 /* --- one integer --- */
