@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -49,11 +50,12 @@ class Case:
     def parse(cls, text: str) -> Case:
         """``CONNSxBYTES``. Raises ConfigError."""
         match = re.fullmatch(r"(\d{1,5})x(\d{1,6})", text)
-        if match and 1 <= int(match[1]) <= 1024 and 8 <= int(match[2]) <= 65536:
+        if match and 1 <= int(match[1]) <= CONNS_MAX and 8 <= int(match[2]) <= 65536:
             return cls(int(match[1]), int(match[2]))
-        raise ConfigError(f"--cases {text}: allowed: CONNSxBYTES, up to 1024 connections of 8 to 65536 bytes")
+        raise ConfigError(f"--cases {text}: allowed: CONNSxBYTES, up to {CONNS_MAX} connections of 8 to 65536 bytes")
 
 
+CONNS_MAX = 16384
 CASES = tuple(Case(conns, size) for conns in (1, 64) for size in (64, 1024, 16384))
 
 
@@ -71,6 +73,10 @@ def bench_echo(
     Raises HostError when nothing can be measured here (no C compiler: no client)."""
     if root is None:
         root = os.geteuid() == 0
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    need = max((case.conns for case in cases), default=0) + 100
+    if files < need:  # of every peer, which inherit it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(need, most), most))
     client = build("echo_client")
     congestion, left_out = congestion_of_kernel()
     if not root:

@@ -243,6 +243,7 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     notsent_lowat: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 0: no limit; up to 64M")] = (
         Size(0)
     )
+    mtu_probing: Annotated[Literal[0, 1, 2], Meta(description="0 off, 1 where a path is smaller, 2 always")] = 1
     congestion: Annotated[Literal["cubic", "reno"], Meta(description="cubic or reno")] = "cubic"
     ecn: Annotated[
         int, Meta(ge=0, le=2, description="0 (off), 1 (asked for) or 2 (only where the peer asks), as net.ipv4.tcp_ecn")

@@ -32,6 +32,7 @@ struct stack_config {
     uint32_t rcvbuf_max;    /* bytes they may grow to, as the path needs it; not above the first: they stay as they are */
     uint32_t sndbuf_max;
     uint32_t notsent_lowat; /* bytes: default TCP_NOTSENT_LOWAT; 0: none */
+    uint32_t mtu_probing;   /* 0: off, 1: where a path's MTU is less than the link's, 2: on every connection */
     uint32_t quickacks;     /* segments that are acknowledged at once when a peer begins to send */
     uint32_t flags;         /* STACK_* */
     uint32_t ecn;           /* of TCP (RFC 3168): 0 off, 1 asks for it, 2 only where the peer asks */
@@ -115,7 +116,7 @@ struct stack_memory {
     uint64_t limit, reserved, in_use; /* bytes of packet buffers */
     uint32_t buffers;                 /* packet buffers in use */
     uint32_t sockets;                 /* sockets that exist */
-    uint32_t socket_bytes;            /* bytes one TCP socket takes when idle */
+    uint32_t socket_bytes;            /* bytes one TCP socket takes when idle, with its places in the tables */
 };
 void stack_memory(struct stack *s, struct stack_memory *out);
 

@@ -87,6 +87,10 @@
     X(TcpExtTCPOFOQueue)                                                                                               \
     X(TcpExtTCPOFODrop)                                                                                                \
     X(TcpExtOfoPruned) /* times that bytes out of order were given up for want of memory */                            \
+    X(TcpExtTCPMTUPSuccess)                                                                                            \
+    X(TcpExtTCPMTUPFail)                                                                                               \
+    X(TcpExtTCPBlackHole) /* connections that went on with smaller segments after time-outs */                         \
+    X(IpExtPathMtuEvicted) /* known path MTUs that made place for others */                                            \
     X(TcpExtTCPRcvQDrop)                                                                                               \
     X(TcpExtTCPFastRetrans)                                                                                            \
     X(TcpExtTCPSackRecovery)                                                                                           \
@@ -101,6 +105,7 @@
     X(TcpExtTCPDSACKUndo)                                                                                              \
     X(TcpExtTCPSpuriousRTOs)                                                                                           \
     X(TcpExtTCPDSACKRecv)                                                                                              \
+    X(TcpExtTCPDSACKIgnoredDubious)                                                                                    \
     X(TcpExtTCPDSACKOldSent)                                                                                           \
     X(TcpExtTCPDSACKOfoSent)                                                                                           \
     X(TcpExtTCPSynRetrans)                                                                                             \

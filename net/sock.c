@@ -112,39 +112,49 @@ struct sock *sock_find(struct stack *s, int64_t id)
     return k && !k->orphan ? k : NULL;
 }
 
-static void list_remove(struct sock_list *list, struct sock *k, size_t node)
+/* The stack's two lists: `node` says where in a sock the links are, `on` whether it is there. */
+struct list_kind {
+    size_t node, on;
+};
+static const struct list_kind DIRTY = {offsetof(struct sock, dirty), offsetof(struct sock, dirty_on)};
+static const struct list_kind READY = {offsetof(struct sock, ready), offsetof(struct sock, ready_on)};
+
+static struct sock_node *node_of(struct sock *k, struct list_kind kind)
 {
-#define NODE(k) ((struct sock_node *)((char *)(k) + node))
-    struct sock_node *n = NODE(k);
-    if (!n->on)
+    return (struct sock_node *)((char *)k + kind.node);
+}
+
+static bool *on_of(struct sock *k, struct list_kind kind) { return (bool *)((char *)k + kind.on); }
+
+static void list_remove(struct sock_list *list, struct sock *k, struct list_kind kind)
+{
+    struct sock_node *n = node_of(k, kind);
+    if (!*on_of(k, kind))
         return;
     if (n->prev)
-        NODE(n->prev)->next = n->next;
+        node_of(n->prev, kind)->next = n->next;
     else
         list->head = n->next;
     if (n->next)
-        NODE(n->next)->prev = n->prev;
+        node_of(n->next, kind)->prev = n->prev;
     else
         list->tail = n->prev;
     *n = (struct sock_node){0};
+    *on_of(k, kind) = false;
 }
 
-static void list_push(struct sock_list *list, struct sock *k, size_t node)
+static void list_push(struct sock_list *list, struct sock *k, struct list_kind kind)
 {
-    struct sock_node *n = NODE(k);
-    if (n->on)
+    if (*on_of(k, kind))
         return;
-    *n = (struct sock_node){.prev = list->tail, .on = true};
+    *node_of(k, kind) = (struct sock_node){.prev = list->tail};
+    *on_of(k, kind) = true;
     if (list->tail)
-        NODE(list->tail)->next = k;
+        node_of(list->tail, kind)->next = k;
     else
         list->head = k;
     list->tail = k;
-#undef NODE
 }
-
-#define DIRTY offsetof(struct sock, dirty)
-#define READY offsetof(struct sock, ready)
 
 void sock_destroy(struct stack *s, struct sock *k)
 {
@@ -237,7 +247,6 @@ static uint32_t tuple_hash(const struct stack *s, int type, const struct addr *l
 
 static void insert(struct sock **bucket, struct sock *k, enum hashed how)
 {
-    k->bucket = bucket;
     k->chain = *bucket;
     *bucket = k;
     k->hashed = (uint8_t)how;
@@ -285,7 +294,9 @@ void sock_unhash(struct stack *s, struct sock *k)
         return;
     if (k->hashed == HASHED_CONNECTED)
         s->socks->connections[sock_port_bucket(k->type, k->lport)]--;
-    struct sock **at = k->bucket;
+    struct sock **at = k->hashed == HASHED_BOUND
+                           ? sock_bound_bucket(s, k->type, k->lport)
+                           : connected_bucket(s, k->type, &k->local, k->lport, &k->remote, k->rport);
     while (*at != k)
         at = &(*at)->chain;
     *at = k->chain;

@@ -18,7 +18,6 @@ struct sock_ops {
 
 struct sock_node {
     struct sock *next, *prev;
-    bool on;
 };
 
 struct sock {
@@ -33,6 +32,7 @@ struct sock {
     bool recverr; /* IP_RECVERR: of ICMP errors, all */
     bool v6only, reuseaddr, reuseport;
     bool bind_no_port; /* IP_BIND_ADDRESS_NO_PORT */
+    bool dirty_on, ready_on; /* on those lists */
     uint8_t hashed;    /* enum hashed */
     uint8_t ifindex;   /* SO_BINDTOIFINDEX: only on this interface, and the zone of what it is told; 0: on any */
     uint16_t want; /* EV_READ, EV_WRITE */
@@ -42,7 +42,7 @@ struct sock {
     uint32_t mark;
     struct addr local, remote;
     uint16_t lport, rport; /* rport 0: not connected */
-    struct sock *chain, **bucket;
+    struct sock *chain; /* in the hash table */
     struct sock_node dirty, ready;
 };
 
@@ -60,6 +60,8 @@ struct sock_table {
     struct sock *any_stream, *any_dgram; /* any-destination stacks: whoever takes every port */
     uint32_t connections[BOUND_BUCKETS]; /* how many connected ones have a port of that bucket */
 };
+/* What a socket takes in these: a slot, its generation, a place among the spare ones, a bucket. */
+#define SOCK_TABLE_BYTES (2 * sizeof(struct sock *) + 2 * sizeof(uint32_t))
 
 int sock_table_init(struct stack *s);
 void sock_table_free(struct stack *s);

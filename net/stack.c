@@ -97,6 +97,7 @@ void stack_free(struct stack *s)
     cong_scripts_free(s);
     tcp_fastopen_free(s);
     neigh_free(s);
+    free(s->pmtus);
     for (unsigned i = 0; i < s->nnetifs; i++) {
         netif_free(&s->netifs[i]);
         link_free(s->netifs[i].link);
@@ -176,6 +177,6 @@ void stack_memory(struct stack *s, struct stack_memory *out)
         .in_use = s->pool.in_use,
         .buffers = s->pool.buffers,
         .sockets = s->socks->count,
-        .socket_bytes = sizeof(struct tcp),
+        .socket_bytes = sizeof(struct tcp) + SOCK_TABLE_BYTES + sizeof(struct timer *),
     };
 }

@@ -35,6 +35,7 @@ struct cong_ops;
 struct cong_scripts;
 struct neigh_table;
 struct reass;
+struct pmtu_table;
 struct fastopen_cache;
 
 struct route {
@@ -70,6 +71,7 @@ struct stack {
     struct route routes[ROUTES_MAX]; /* longest prefix first, of those the lowest metric, of those the oldest */
     unsigned nroutes;
     struct neigh_table *neighs;
+    struct pmtu_table *pmtus; /* pmtu.c; NULL: none known */
     bool changed;   /* addresses, routers: Python is to be told once */
     uint64_t alarm; /* when Python wants to be called, or REACTOR_NEVER */
 
@@ -116,7 +118,7 @@ enum { FRAGMENT_NEVER, FRAGMENT_HERE, FRAGMENT_ANYWHERE }; /* the first: IPv4 ha
 struct path {
     struct netif *nif;
     struct addr src, next; /* source address; next hop */
-    uint32_t mtu;          /* of the whole path, as far as it is known */
+    uint32_t mtu;          /* the largest packet: of the link, and of the route; pmtu.c knows more of some paths */
     uint8_t fragment;      /* FRAGMENT_*: may a packet larger than that be cut? */
     uint8_t tos;           /* DSCP and ECN (RFC 2474, RFC 3168 5) of what takes it: 0, unless the sender says */
 };
@@ -132,6 +134,17 @@ static inline uint32_t zone_of(const struct netif *nif)
 {
     return nif->link->caps & LINK_LOOPBACK ? 0 : (uint32_t)nif->index;
 }
+
+/* --- how large packets may be (pmtu.c) --- */
+#define IP4_PATH_MTU_LEAST 552        /* what claims to be less is an attack */
+#define PATH_MTU_LIFE (600ull * SECOND) /* RFC 1191 6.3, RFC 8201 5.3 */
+/* A packet to dst with all its headers: the link's MTU, or what is known of the path. 0: no route. */
+uint32_t path_mtu(struct stack *s, const struct addr *dst);
+uint32_t path_mtu_via(struct stack *s, const struct path *path, const struct addr *dst); /* the route is known */
+/* A transport is sure of it (an ICMP message about something it had sent, or its own trying). What it is from now on. */
+uint32_t path_mtu_note(struct stack *s, const struct addr *dst, uint32_t mtu);
+uint32_t path_mtu_least(const struct addr *dst);
+
 /* bits: of 128. gateway NULL: on the link itself. 0, -ENOBUFS, -ESRCH. */
 int route_add(struct netif *nif, const struct addr *dest, unsigned bits, const struct addr *gateway);
 void route_drop(struct stack *s, unsigned i); /* of the table */
@@ -195,6 +208,6 @@ void icmp_error(struct stack *s, enum icmp_error what, const struct pbuf *p, con
 void tcp_icmp_error(struct stack *s, const struct addr *local, const struct addr *remote, const uint8_t *header,
                     int error, uint32_t mtu);
 void udp_icmp_error(struct stack *s, const struct addr *local, const struct addr *remote, const uint8_t *header,
-                    int error, bool hard);
+                    int error, bool hard, uint32_t mtu);
 
 #endif

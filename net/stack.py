@@ -263,6 +263,7 @@ class Stack:
         sndbuf_max: int = 16 << 20,
         notsent_lowat: int = 0,
         quickacks: int = 16,
+        mtu_probing: int = 1,
         any_destination: bool = False,
         reports: bool = True,
         accept_redirects: bool = False,
@@ -281,6 +282,7 @@ class Stack:
                 "sndbuf_max": sndbuf_max,
                 "notsent_lowat": notsent_lowat,
                 "quickacks": quickacks,
+                "mtu_probing": mtu_probing,
                 "flags": (lib.STACK_ANY_DESTINATION if any_destination else 0)
                 | (0 if reports else lib.STACK_NO_REPORTS)
                 | (lib.STACK_ACCEPT_REDIRECTS if accept_redirects else 0),

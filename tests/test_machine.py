@@ -17,7 +17,8 @@ import pytest
 
 from libos.config import configure
 from libos.errors import ConfigError, HostError, WorldError
-from libos.machine import Machine, Plan
+from libos.machine import Machine
+from libos.plan import Plan
 
 NewMachine = Callable[..., Machine]
 

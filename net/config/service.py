@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from libos._native import ffi, lib
 from libos.errors import check
-from libos.net.config import dhcp4, dhcp6
-from libos.net.config.fields import client_id, duid_ll
-from libos.net.interface import Interface, InterfaceAddress
+from libos.net.interface import NEVER, Interface, InterfaceAddress
 from libos.net.stack import pack_address
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the clients are imported when they are wanted: most machines have addresses given by hand
+    from libos.net.config import dhcp4, dhcp6
     from libos.net.stack import Stack
     from libos.rand import Rng
     from libos.sched.reactor import Reactor
@@ -93,12 +92,18 @@ class Configurator:
         self.interface.set_address(interface, flags)
 
     def start_dhcp(self) -> None:
+        from libos.net.config import dhcp4
+        from libos.net.config.fields import client_id, duid_ll
+
         identifier = client_id(IAID, duid_ll(self._mac))
         self.dhcp4 = dhcp4.Client(self._rng.fork(), self._mac, identifier=identifier, hostname=self._hostname)
         self._open(socket.AF_INET, CLIENT4)
         self._do4(self.dhcp4.start(self._reactor.now()))
 
     def start_auto(self) -> None:
+        from libos.net.config import dhcp6
+        from libos.net.config.fields import duid_ll
+
         self._auto = True
         self.dhcp6 = dhcp6.Client(self._rng.fork(), duid=duid_ll(self._mac), iaid=IAID)
         self._open(socket.AF_INET6, CLIENT6)
@@ -171,6 +176,8 @@ class Configurator:
 
     def _follow_routers(self, client: dhcp6.Client, now: int) -> None:
         """RFC 4861, 4.2: the M flag starts DHCPv6 for addresses, the O flag for the rest. It is not stopped again."""
+        from libos.net.config import dhcp6
+
         said = self.interface.advertised()
         informing = client.state in (dhcp6.State.STOPPED, dhcp6.State.INFORMING, dhcp6.State.INFORMED)
         if said.managed and informing:
@@ -203,12 +210,14 @@ class Configurator:
                 self._said.add(interface)
                 lease = self.dhcp4.lease if self.dhcp4 is not None else None
                 if lease is not None and interface == f"{lease.address}/{lease.prefix}":
-                    time = "for ever" if lease.until == dhcp4.NEVER else f"for {lease.seconds} s"
+                    time = "for ever" if lease.until == NEVER else f"for {lease.seconds} s"
                     self._say(f"{interface} on {self.name}, leased by {lease.server} {time}")
 
     # --- what the clients decide -----------------------------------------------------------------------------------
 
     def _do4(self, actions: Sequence[dhcp4.Action]) -> None:
+        from libos.net.config import dhcp4
+
         for action in actions:
             match action:
                 case dhcp4.Send(data, to):
@@ -237,6 +246,8 @@ class Configurator:
         self._tell_names()
 
     def _do6(self, actions: Sequence[dhcp6.Action]) -> None:
+        from libos.net.config import dhcp6
+
         for action in actions:
             match action:
                 case dhcp6.Send(data):
@@ -342,6 +353,8 @@ class Configurator:
 
 
 def _why4(client: dhcp4.Client, name: str) -> str:
+    from libos.net.config import dhcp4
+
     if client.lease is not None:
         return f"the DHCP server offered {client.lease.address} on {name}, which is still being checked"
     if client.state is dhcp4.State.REQUESTING:

@@ -320,6 +320,13 @@ void neigh_confirm(struct netif *nif, const struct addr *next)
         reachable(n);
 }
 
+void neigh_doubt(struct netif *nif, const struct addr *next)
+{
+    struct neigh *n = nif->link->caps & LINK_LOOPBACK ? NULL : find(nif, next);
+    if (n && n->state == NEIGH_REACHABLE)
+        set_state(n, NEIGH_STALE, 0); /* its next use makes sure */
+}
+
 unsigned neigh_state(struct netif *nif, const struct addr *addr)
 {
     const struct neigh *n = find(nif, addr);

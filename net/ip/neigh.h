@@ -16,6 +16,8 @@ void neigh_free(struct stack *s);
 void neigh_output(struct netif *nif, const struct addr *next, unsigned ethertype, struct pbuf *p);
 /* Something above IP got an answer through this neighbour: both directions work (RFC 4861 7.3.1). */
 void neigh_confirm(struct netif *nif, const struct addr *next);
+/* Something above IP gets no answers: it may be this neighbour's silence (RFC 1122 3.3.1.4, negative advice). */
+void neigh_doubt(struct netif *nif, const struct addr *next);
 
 #define NEIGH_SOLICITED 1  /* it answered us */
 #define NEIGH_OVERRIDE 2   /* replace an address that we have */

@@ -13,26 +13,28 @@
 
 static struct udp *udp_of(struct sock *k) { return (struct udp *)k; }
 
-void ip_path_for(const struct sock *k, struct path *path, bool v4)
+void ip_path_for(struct stack *s, const struct sock *k, struct path *path, const struct addr *dst)
 {
     path->tos = k->tos;
     switch (k->discover) {
     case IP_PMTUDISC_WANT:
         path->fragment = FRAGMENT_HERE;
-        return;
+        break;
     case IP_PMTUDISC_DO:
         path->fragment = FRAGMENT_NEVER;
-        return;
+        break;
     case IP_PMTUDISC_DONT:
         path->fragment = FRAGMENT_ANYWHERE;
-        return;
+        break;
     case IP_PMTUDISC_OMIT:
         path->fragment = FRAGMENT_ANYWHERE;
-        break;
+        return; /* whatever was learned of the path */
     default: /* PROBE, INTERFACE */
         path->fragment = FRAGMENT_NEVER;
+        path->mtu = netif_mtu(path->nif, addr_is4(dst));
+        return;
     }
-    path->mtu = netif_mtu(path->nif, v4); /* whatever was learned of the path */
+    path->mtu = path_mtu_via(s, path, dst);
 }
 
 /* --- one integer --- */
@@ -61,7 +63,9 @@ static int64_t get_mtu(struct stack *s, struct sock *k)
     struct path path;
     if (!k->rport)
         return -ENOTCONN;
-    return route_find_on(s, &k->remote, &k->local, k->ifindex, &path) ? (int64_t)path.mtu : -ENETUNREACH;
+    if (!route_find_on(s, &k->remote, &k->local, k->ifindex, &path))
+        return -ENETUNREACH;
+    return (int64_t)path_mtu_via(s, &path, &k->remote);
 }
 
 static int64_t get_dontfrag(struct stack *s, struct sock *k) { return k->discover == IP_PMTUDISC_DO; }

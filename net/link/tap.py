@@ -60,6 +60,9 @@ class Tap:
     caps: int
 
 
+_QUEUE = 16384  # frames
+
+
 def open_tap(
     name: str = "",
     *,
@@ -72,7 +75,8 @@ def open_tap(
 
     ``addresses`` are the host's, with prefix (``10.42.0.1/24``); the device is up when this returns. Without
     ``segments`` no frame is larger than the MTU, either way. ``queue``: frames that the kernel keeps for us at most,
-    before it drops (its default is 1000).
+    before it drops; without it, of a device that is not up yet, enough for ten thousand connections that all speak at
+    once (the kernel's own default, 1000, makes of that a storm of retransmissions).
     """
     interfaces = [ipaddress.ip_interface(address) for address in addresses]
     if len(name.encode()) >= _IFNAMSIZ:
@@ -90,7 +94,7 @@ def open_tap(
         caps = _set_offloads(fd, segments)
         index = socket.if_nametoindex(actual)
         if queue is not None or not _is_up(actual, mtu):
-            set_up(index, mtu, queue)
+            set_up(index, mtu, queue or _QUEUE)
         for interface in interfaces:
             add_address(index, interface)
     except OSError as exc:

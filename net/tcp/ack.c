@@ -2,7 +2,8 @@
  *
  *   at once  for every second full segment, in the peer's size and not in ours, so that a joined one of 64 KiB does not
  *            wait; for what is out of order or fills a gap (queue.c); and while `quick` lasts: when a peer begins to
- *            send, also after a pause, its window is small, and a delayed ACK would stop it each round trip.
+ *            send, also after a pause, its window is small, and a delayed ACK would stop it each round trip. Also while
+ *            memory is short, as windows are small then.
  *   later    else; after `ato`, which follows the time between arrivals, from 40 ms to 200 ms and not beyond a round
  *            trip, so that an answer can carry the ACK.
  *
@@ -42,7 +43,8 @@ static uint64_t delay(const struct tcp *t)
 
 void tcp_ack_data(struct stack *s, struct tcp *t)
 {
-    if (t->unacked_in >= 2u * t->rcv_mss || (t->unacked_in && t->quickack)) {
+    bool at_once = t->quickack || tcp_memory(s) != MEMORY_FREE;
+    if (t->unacked_in >= 2u * t->rcv_mss || (t->unacked_in && at_once)) {
         t->ack_now = true;
     } else if (t->unacked_in && t->quick && !t->ping_pong) {
         t->quick--;

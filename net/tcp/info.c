@@ -93,6 +93,7 @@ static void fill(struct stack *s, const struct tcp *t, struct info *i)
     i->data_segs_out = t->data_segs_out;
     i->bytes_sent = t->bytes_acked + (flight < t->out_bytes ? flight : t->out_bytes) + t->bytes_retrans;
     i->bytes_retrans = t->bytes_retrans;
+    i->dsack_dups = t->dsack_dups;
     i->reord_seen = t->reordering;
     i->snd_wnd = t->snd_wnd;
     i->rcv_wnd = (uint32_t)seq_diff(t->rcv_adv, t->rcv_nxt);

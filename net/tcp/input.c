@@ -125,6 +125,14 @@ static void established(struct stack *s, struct tcp *t)
     sock_mark_dirty(s, &t->k);
 }
 
+/* What was sent again in the handshake is timed by the echo of its timestamp (RFC 7323 4), or not at all (RFC 6298 3). */
+static void measure_by_echo(struct stack *s, struct tcp *t, const struct segment *g)
+{
+    uint32_t ms = tcp_timestamp(t, s->now) - g->tsecr;
+    if (t->backoff && t->ts_ok && g->has_ts && g->tsecr && ms < TCP_RTO_MAX / MSEC)
+        tcp_rtt_sample(t, (ms ? ms : 1) * (uint64_t)MSEC);
+}
+
 /* SYN-SENT (3.10.7.3). */
 static void syn_sent(struct stack *s, struct tcp *t, const struct segment *g, const struct ip_meta *m)
 {
@@ -159,6 +167,8 @@ static void syn_sent(struct stack *s, struct tcp *t, const struct segment *g, co
     t->snd_wl2 = g->ack;
     if (sent)
         tcp_rtt_sample(t, s->now - sent);
+    else
+        measure_by_echo(s, t, g);
     t->rtt_timing = false;
     established(s, t);
     t->ack_now = true;
@@ -270,6 +280,8 @@ static uint32_t acknowledged(struct stack *s, struct tcp *t, const struct segmen
         t->snd_nxt = t->snd_una;
     tcp_sndbuf_grow(s, t, (uint32_t)seq_diff(t->snd_max, t->snd_una) + acked);
     tcp_out_acked(s, t, bytes);
+    if (t->mtu_probe || t->mtu_hole)
+        tcp_mtu_acked(s, t);
     t->progress = s->now;
     if (t->out_bytes || t->fin_wanted)
         sock_mark_dirty(s, &t->k);
@@ -296,6 +308,8 @@ static bool take_ack(struct stack *s, struct tcp *t, const struct segment *g, co
         t->snd_wl2 = g->ack;
         if (t->rtt_timing)
             tcp_rtt_sample(t, s->now - t->rtt_start);
+        else
+            measure_by_echo(s, t, g);
         t->rtt_timing = false;
         established(s, t);
     }

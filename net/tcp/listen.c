@@ -18,10 +18,11 @@
 
 static void push_back(struct tcp *l, struct tcp *t)
 {
-    t->prev_child = l->listener->last;
-    t->next_child = NULL;
-    if (l->listener->last)
-        l->listener->last->next_child = t;
+    struct tcp *last = l->listener->last;
+    t->child->prev = last;
+    t->child->next = NULL;
+    if (last)
+        last->child->next = t;
     else
         l->listener->first = t;
     l->listener->last = t;
@@ -30,42 +31,54 @@ static void push_back(struct tcp *l, struct tcp *t)
 
 static void push_half(struct tcp *l, struct tcp *t)
 {
-    t->prev_child = NULL;
-    t->next_child = l->listener->half;
-    if (l->listener->half)
-        l->listener->half->prev_child = t;
+    struct tcp *first = l->listener->half;
+    t->child->prev = NULL;
+    t->child->next = first;
+    if (first)
+        first->child->prev = t;
     l->listener->half = t;
     l->listener->halves++;
-    t->half = true;
+    t->child->half = true;
 }
 
 static void take_off(struct tcp *t)
 {
-    struct tcp *l = t->parent;
-    bool half = t->half;
-    if (t->prev_child)
-        t->prev_child->next_child = t->next_child;
-    else if (half)
-        l->listener->half = t->next_child;
+    struct child *c = t->child;
+    struct listener *l = c->parent->listener;
+    if (c->prev)
+        c->prev->child->next = c->next;
+    else if (c->half)
+        l->half = c->next;
     else
-        l->listener->first = t->next_child;
-    if (t->next_child)
-        t->next_child->prev_child = t->prev_child;
-    else if (!half)
-        l->listener->last = t->prev_child;
-    if (half)
-        l->listener->halves--;
+        l->first = c->next;
+    if (c->next)
+        c->next->child->prev = c->prev;
+    else if (!c->half)
+        l->last = c->prev;
+    if (c->half)
+        l->halves--;
     else
-        l->listener->queued--;
-    t->prev_child = t->next_child = NULL;
-    t->half = false;
+        l->queued--;
+    c->prev = c->next = NULL;
+    c->half = false;
 }
 
 void tcp_child_gone(struct tcp *t)
 {
-    if (t->parent)
-        take_off(t);
-    t->parent = NULL;
+    if (!tcp_parent(t))
+        return;
+    take_off(t);
+    t->child->parent = NULL;
+}
+
+void tcp_child_free(struct stack *s, struct tcp *t)
+{
+    if (!t->child)
+        return;
+    tcp_child_gone(t);
+    pbuf_free(&s->pool, t->child->syn);
+    free(t->child);
+    t->child = NULL;
 }
 
 void tcp_children_gone(struct tcp *l)
@@ -134,11 +147,12 @@ static struct tcp *make_child(struct stack *s, struct tcp *l, const struct segme
         return NULL;
     }
     struct tcp *t = tcp_of(k);
-    if (begin(s, t, l, syn, m) < 0) {
+    if (begin(s, t, l, syn, m) < 0 || !(t->child = calloc(1, sizeof *t->child))) {
+        count(s, C_TcpExtListenDrops);
         sock_destroy(s, k);
         return NULL;
     }
-    t->parent = l;
+    t->child->parent = l;
     tcp_choose_iss(s, t, syn->old);
     tcp_on(s, t, ON_SYN);
     count(s, C_TcpPassiveOpens);
@@ -222,7 +236,7 @@ static void take_syn(struct stack *s, struct tcp *l, struct segment *g, const st
     tcp_timer_set(s, t, T_WAIT, s->now + HELD_MAX);
     g->p->mark = m->ip_off;
     g->p->mark2 = m->pointer;
-    t->syn = g->p; /* an ICMP error in answer would have to quote it */
+    t->child->syn = g->p; /* an ICMP error in answer would have to quote it */
     g->p = NULL;
     push_back(l, t);
     sock_mark_ready(s, &l->k);
@@ -269,26 +283,28 @@ struct tcp *tcp_listen_input(struct stack *s, struct tcp *l, struct segment *g, 
 
 bool tcp_child_may_establish(struct stack *s, struct tcp *t, const struct segment *g)
 {
-    if (!t->half)
+    struct tcp *l = tcp_parent(t);
+    if (!l || !t->child->half)
         return true;
-    if (t->backoff < t->parent->defer_accept && !g->len && !(g->flags & TH_FIN)) {
-        t->syn_acked = true;
+    if (t->backoff < l->defer_accept && !g->len && !(g->flags & TH_FIN)) {
+        t->child->syn_acked = true;
         count(s, C_TcpExtTCPDeferAcceptDrop);
         return false;
     }
-    return !is_accept_queue_full(s, t->parent);
+    return !is_accept_queue_full(s, l);
 }
 
 /* The last time-out sends it once more: its ACK, with data or without, is then taken. */
 bool tcp_child_is_deferred(const struct tcp *t)
 {
-    return t->half && t->syn_acked && t->backoff + 1u < t->parent->defer_accept;
+    const struct tcp *l = tcp_parent(t);
+    return l && t->child->half && t->child->syn_acked && t->backoff + 1u < l->defer_accept;
 }
 
 void tcp_child_established(struct stack *s, struct tcp *t)
 {
-    struct tcp *l = t->parent;
-    if (!l || !t->half)
+    struct tcp *l = tcp_parent(t);
+    if (!l || !t->child->half)
         return;
     take_off(t);
     push_back(l, t);
@@ -314,8 +330,10 @@ int64_t sock_accept(struct stack *s, int64_t id)
     struct tcp *t = tcp_of(k)->listener->first;
     if (!t)
         return -EAGAIN;
-    take_off(t);
-    t->parent = NULL;
+    if (t->held)
+        tcp_child_gone(t);
+    else
+        tcp_child_free(s, t);
     sock_mark_ready(s, &t->k);
     return t->k.id;
 }
@@ -330,8 +348,7 @@ int sock_admit(struct stack *s, int64_t id)
     struct tcp *t = tcp_of(k);
     t->held = false; /* if it was reset meanwhile, its error tells */
     tcp_timer_stop(t, T_WAIT);
-    pbuf_free(&s->pool, t->syn);
-    t->syn = NULL;
+    tcp_child_free(s, t);
     sock_mark_dirty(s, k);
     return 0;
 }
@@ -346,13 +363,14 @@ int sock_reject(struct stack *s, int64_t id, int error)
         return -EINVAL;
     if (t->state == CLOSED) /* reset by who asked: nobody is there to hear it */
         return sock_free(s, id);
-    struct ip_meta m = {.src = k->remote, .dst = k->local, .ip_off = t->syn->mark, .proto = PROTO_TCP,
-                        .pointer = (uint16_t)t->syn->mark2};
+    struct pbuf *syn = t->child->syn;
+    struct ip_meta m = {.src = k->remote, .dst = k->local, .ip_off = syn->mark, .proto = PROTO_TCP,
+                        .pointer = (uint16_t)syn->mark2};
     if (error == ECONNREFUSED || error == ECONNRESET) {
         struct segment g = {.seq = t->irs, .flags = TH_SYN, .sport = k->rport, .dport = k->lport};
         tcp_send_reset(s, &g, &m);
     } else {
-        icmp_error(s, error == ENETUNREACH ? ICMP_NO_ROUTE : error == EACCES ? ICMP_PROHIBITED : ICMP_NO_HOST, t->syn,
+        icmp_error(s, error == ENETUNREACH ? ICMP_NO_ROUTE : error == EACCES ? ICMP_PROHIBITED : ICMP_NO_HOST, syn,
                    &m);
     }
     sock_orphan(s, k);

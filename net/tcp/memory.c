@@ -13,8 +13,9 @@
  *          frees the rest: acknowledged data and, once it is read, received data.
  *
  * So every connection gets on as long as its own peer and its own reader do, whatever the others hoard. What is refused
- * was not acknowledged, and comes again. If it was in order, the peer is told a window of zero: discouraged as that is
- * (RFC 9293 3.8.6), otherwise it would take us for dead in the end; a shut window it probes for ever (3.8.6.1). */
+ * was not acknowledged, and comes again. If it was in order, the peer is told a window of zero (a segment, once all is
+ * read): discouraged as that is (RFC 9293 3.8.6), otherwise it would take us for dead in the end, while a shut window is
+ * probed for ever (3.8.6.1). */
 #include "net/tcp/tcp.h"
 
 #define SEGMENT_BYTES 2304 /* of a buffer that an Ethernet frame is in */

@@ -153,8 +153,13 @@ static enum reason decide(struct stack *s, struct tcp *t, uint32_t burst, struct
             if (why)
                 return why;
         }
-        /* There is data, and room for it with the peer and on the path. */
         plan->seq = t->snd_nxt;
+        /* The path may carry larger segments: with the next data we try one. */
+        if (t->mtu_high && (plan->len = tcp_mtu_probe(s, t, plan->mss))) {
+            plan->mss = plan->len;
+            return SEND_DATA;
+        }
+        /* There is data, and room for it with the peer and on the path. */
         plan->len = sendable(t, plan->mss, tcp_pace_room(s, t, burst));
         if (plan->len) {
             if (plan->len == tcp_unsent(t)) {
@@ -323,6 +328,8 @@ void tcp_output(struct stack *s, struct sock *k)
             sock_mark_dirty(s, k);
             break;
         }
+        if (t->mtu_probe && seq_eq(plan.seq, t->mtu_probe_seq) && plan.len < plan.mss)
+            t->mtu_probe = 0; /* not all of it found room */
         sent(s, t, why, &plan);
         tcp_paced(s, t, plan.len);
         probing |= why == SEND_DATA || why == SEND_FIN;

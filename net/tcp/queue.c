@@ -14,6 +14,7 @@
 
 #define WRITE_BUFFER_MAX 65536
 #define WRITABLE_ROOM (256u * 1024)
+#define WRITE_BUFFER_LEAST 2048 /* while memory is short */
 #define WRITE_BUFFER_BACKLOG 16384 /* small writes into a queue that is long share buffers of this size */
 #define DUPACKS_OWED_MAX 64
 
@@ -26,13 +27,13 @@ uint32_t tcp_out_room(const struct stack *s, const struct tcp *t)
     case MEMORY_FREE:
         break;
     case MEMORY_SHORT: {
-        uint32_t share = tcp_memory_share(s);
-        share = share > TCP_WRITE_LEAST ? share : TCP_WRITE_LEAST;
+        uint32_t share = tcp_memory_share(s), least = 2u * t->mss; /* less would wait for delayed ACKs */
+        share = share > least ? share : least;
         limit = limit < share ? limit : share;
         break;
     }
     case MEMORY_FULL:
-        limit = limit < TCP_WRITE_LEAST ? limit : TCP_WRITE_LEAST;
+        limit = limit < t->mss ? limit : t->mss; /* goes at once, and whole */
         break;
     case MEMORY_OUT:
         return 0;
@@ -56,12 +57,12 @@ static struct pbuf *write_buffer(struct stack *s, const struct tcp *t, size_t le
 {
     uint64_t most = s->pool.limit / 64 < WRITE_BUFFER_MAX ? s->pool.limit / 64 : WRITE_BUFFER_MAX;
     if (tcp_memory(s) != MEMORY_FREE)
-        most = TCP_WRITE_LEAST;
+        most = WRITE_BUFFER_LEAST;
     uint64_t want = t->out_bytes > len ? t->out_bytes < WRITE_BUFFER_BACKLOG ? t->out_bytes : WRITE_BUFFER_BACKLOG : len;
     want = want < len ? len : want;
     want = want < most ? want : most;
     struct pbuf *p = pbuf_alloc(&s->pool, 0, (uint32_t)want);
-    return p || want <= TCP_WRITE_LEAST ? p : pbuf_alloc(&s->pool, 0, TCP_WRITE_LEAST);
+    return p || want <= WRITE_BUFFER_LEAST ? p : pbuf_alloc(&s->pool, 0, WRITE_BUFFER_LEAST);
 }
 
 int64_t tcp_out_append(struct stack *s, struct tcp *t, const uint8_t *data, size_t len)
@@ -272,8 +273,10 @@ void tcp_queues_cut(struct stack *s, struct tcp *t)
     queue_clear(&s->pool, &t->out);
     sb_clear(&s->sent, &t->sb);
     tcp_ooo_clear(s, t);
-    pbuf_free(&s->pool, t->syn);
-    t->syn = NULL;
+    if (t->child) {
+        pbuf_free(&s->pool, t->child->syn);
+        t->child->syn = NULL;
+    }
     t->out_bytes = 0;
     t->cursors[0].p = t->cursors[1].p = NULL;
 }

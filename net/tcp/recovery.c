@@ -46,18 +46,28 @@ static bool is_dsack(const struct segment *g)
     return g->sacks > 1 && seq_ge(g->sack[0].left, g->sack[1].left) && seq_le(g->sack[0].right, g->sack[1].right);
 }
 
+/* RFC 3708 2: a D-SACK tells of a retransmission that was for nothing, unless the network makes copies by itself. It does if more
+ * segments have come twice than were ever sent again; to believe it then would take every reduction back. */
+static bool believe_dsack(struct stack *s, struct tcp *t, uint32_t len)
+{
+    count(s, C_TcpExtTCPDSACKRecv);
+    t->dsack_dups += len > t->mss ? (len + t->mss - 1) / t->mss : 1;
+    if (t->dsack_dups > t->retransmits) {
+        count(s, C_TcpExtTCPDSACKIgnoredDubious);
+        return false;
+    }
+    t->undo_bytes -= len < t->undo_bytes ? len : t->undo_bytes;
+    tcp_rack_dsack(t);
+    return true;
+}
+
 static void read_sacks(struct stack *s, struct tcp *t, const struct segment *g, struct delivery *d)
 {
-    d->dsack = is_dsack(g);
-    if (d->dsack) {
-        count(s, C_TcpExtTCPDSACKRecv);
-        uint32_t len = (uint32_t)seq_diff(g->sack[0].right, g->sack[0].left);
-        t->undo_bytes -= len < t->undo_bytes ? len : t->undo_bytes;
-        tcp_rack_dsack(t);
-    }
+    bool first_is_dsack = is_dsack(g);
+    d->dsack = first_is_dsack && believe_dsack(s, t, (uint32_t)seq_diff(g->sack[0].right, g->sack[0].left));
     struct sack_block blocks[TCP_SACKS_MAX];
     unsigned n = 0;
-    for (unsigned i = d->dsack; i < g->sacks; i++) { /* in ascending order, or one ACK alone would look like reordering */
+    for (unsigned i = first_is_dsack; i < g->sacks; i++) { /* in ascending order, or one ACK alone would look like reordering */
         unsigned at = n++;
         for (; at && seq_lt(g->sack[i].left, blocks[at - 1].left); at--)
             blocks[at] = blocks[at - 1];
@@ -94,6 +104,17 @@ static void forget_duplicates(struct tcp *t, uint32_t acked, struct delivery *d)
     t->dupacks = 0;
 }
 
+/* What a timestamp of ours that is heard now may be at the earliest: of the last thing sent; or, the path having become
+ * slower than the timer, of the copy before the first retransmission (RFC 4015 4: such a sample ends a run of time-outs
+ * that all were too early). */
+static uint32_t heard_after(const struct tcp *t)
+{
+    uint64_t then = t->last_sent;
+    if (t->first_again)
+        then = t->first_again > 2 * t->rto ? t->first_again - 2 * t->rto : 0;
+    return tcp_timestamp(t, then);
+}
+
 /* RFC 6298 3: one sample for each round trip, of something that was sent once, or by its timestamp (RFC 7323 4). */
 static void measure(struct tcp *t, const struct delivery *d)
 {
@@ -102,10 +123,8 @@ static void measure(struct tcp *t, const struct delivery *d)
         return;
     if (d->timed && (t->sack_ok || !d->again)) { /* without SACK it may have waited behind a hole */
         tcp_rtt_sample(t, d->rtt);
-    } else if (d->has_tsecr && (int32_t)(d->tsecr - tcp_timestamp(t, t->last_sent)) >= 0 &&
-               (int32_t)(now - d->tsecr) >= 0) {
-        /* After a retransmission only the timestamp tells which copy was heard; one that is older than the last copy may
-         * have waited at the peer for a lost ACK, and one from the future is none of ours. */
+    } else if (d->has_tsecr && (int32_t)(d->tsecr - heard_after(t)) >= 0 && (int32_t)(now - d->tsecr) >= 0) {
+        /* After a retransmission only the timestamp tells which copy was heard; one from the future is none of ours. */
         tcp_rtt_sample(t, (now - d->tsecr ? now - d->tsecr : 1) * (uint64_t)MSEC);
     } else {
         return;
@@ -152,8 +171,12 @@ void tcp_enter_cwr(struct stack *s, struct tcp *t, enum cong_event why)
 static void enter_recovery(struct stack *s, struct tcp *t)
 {
     count(s, t->sack_ok ? C_TcpExtTCPSackRecovery : C_TcpExtTCPRenoRecovery);
-    if (t->ca != CA_CWR) /* else it was for this round trip already */
+    if (tcp_mtu_lost(s, t)) { /* a probe of the path's MTU, which says nothing of congestion (RFC 4821 7.6.1) */
+        t->undo = false;
+        t->ssthresh = t->cwnd;
+    } else if (t->ca != CA_CWR) { /* else it was for this round trip already */
         reduce(s, t, CONG_LOST);
+    }
     begin(t, CA_RECOVERY);
     t->rexmit_now = true;
     tcp_timer_stop(t, T_PTO);

@@ -108,7 +108,7 @@ void tcp_end(struct stack *s, struct tcp *t, int error)
         count(s, C_TcpAttemptFails);
     else if (error && counts_as_established(t->state))
         count(s, C_TcpEstabResets);
-    bool unaccepted = t->parent;
+    bool unaccepted = tcp_parent(t);
     if (unaccepted)
         sock_orphan(s, &t->k); /* no owner has ever seen it */
     if (error) /* what came before it is still there to be read */
@@ -129,7 +129,7 @@ static unsigned tcp_ready(struct sock *k)
 {
     const struct tcp *t = tcp_of(k);
     unsigned mask = 0;
-    if (t->parent)
+    if (tcp_parent(t))
         return 0; /* not accepted: nobody knows its id */
     if (t->state == LISTEN)
         return !t->listener->first ? 0 : t->listener->flags & LISTEN_DEFER ? EV_REQUEST : EV_READ;
@@ -147,7 +147,7 @@ static void tcp_release(struct stack *s, struct sock *k)
 {
     struct tcp *t = tcp_of(k);
     timer_cancel(&s->timers, &t->timer);
-    tcp_child_gone(t);
+    tcp_child_free(s, t);
     tcp_children_gone(t);
     free(t->listener);
     if (counts_as_established(t->state))
@@ -197,9 +197,8 @@ int tcp_prepare(struct stack *s, struct tcp *t)
     if (!route_find(s, &t->k.remote, &t->k.local, &path))
         return -ENETUNREACH;
     t->k.local = path.src;
-    t->mtu = path.mtu;
+    tcp_mtu_init(s, t, &path);
     t->bursts = path.nif->link->caps & LINK_TSO;
-    t->adv_mss = (uint16_t)(t->mtu - (addr_is4(&t->k.remote) ? IP4_HLEN : IP6_HLEN) - TCP_HLEN);
     t->shift_in = tcp_window_shift(t);
     return 0;
 }
@@ -368,18 +367,8 @@ void tcp_icmp_error(struct stack *s, const struct addr *local, const struct addr
     seq_t about = seq(get32(header + TCP_SEQ));
     if (seq_lt(about, t->snd_una) || seq_ge(about, t->snd_max))
         return;
-    if (error == EMSGSIZE) { /* RFC 1191 6.4, RFC 8201 4: smaller segments from here on */
-        uint32_t least = addr_is4(remote) ? 552 : IP6_MIN_MTU;
-        uint32_t to = mtu > least ? mtu : least;
-        if (to < t->mtu) {
-            t->mtu = to;
-            tcp_set_mss(t);
-            if (tcp_is_connecting(k) && !tcp_is_fast_child(t))
-                t->snd_nxt = t->snd_una;
-            else
-                tcp_resend_all(s, t);
-            sock_mark_dirty(s, k);
-        }
+    if (error == EMSGSIZE) {
+        tcp_mtu_too_big(s, t, about, mtu);
         return;
     }
     if (tcp_is_connecting(k))

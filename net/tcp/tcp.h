@@ -11,6 +11,7 @@
  *   queue.c     bytes to send, bytes received in order
  *   reorder.c   bytes received out of order
  *   window.c    how large the buffers may grow, and the window that we tell (RFC 9293 3.8.6, RFC 7323)
+ *   mtu.c       how large segments may be on the path
  *   ack.c       when what came is acknowledged (RFC 5681 4.2)
  *   memory.c    what happens when the stack's memory runs short
  *   sack.c      what is said of data that came out of order
@@ -125,6 +126,14 @@ struct listener {
     uint64_t cookies_at; /* ...then */
 };
 
+/* What a child has until it was accepted, and if it is held until it is admitted. */
+struct child {
+    struct tcp *parent, *next, *prev; /* parent NULL: accepted */
+    struct pbuf *syn;                 /* of a held child: the packet */
+    bool half;                        /* on its parent's `half`, not its accept queue */
+    bool syn_acked; /* its SYN was acknowledged, and more is waited for (defer_accept) */
+};
+
 struct tcp {
     struct sock k; /* first */
     struct timer timer;
@@ -134,10 +143,16 @@ struct tcp {
     bool ws_ok, ts_ok, sack_ok;  /* window scales, timestamps, SACK: offered by us; then, agreed on */
     bool nodelay, keepalive, cork, quickack;
     bool held; /* a LISTEN_DEFER child whose SYN is not answered yet */
+    bool mtu_halves;    /* mtu_high itself was tried */
+    bool mtu_hole;      /* lessened after time-outs, nothing acknowledged since */
     uint16_t mss;      /* payload bytes of a full segment to send, options taken off */
     uint16_t peer_mss; /* what its SYN said */
     uint16_t user_mss; /* TCP_MAXSEG: no more than that, either way; 0: no bound */
-    uint32_t mtu;      /* of the path, from the link or an ICMP message */
+    uint16_t mtu;      /* of the path, from the link or an ICMP message */
+    uint16_t mtu_high;  /* what it may be, as far as it is looked for; 0: it is not. See mtu.c */
+    uint16_t mtu_probe; /* of the probe under way; 0: none */
+    seq_t mtu_probe_seq;
+    uint32_t mtu_retry; /* s: no probe before */
 
     /* Sending. */
     seq_t iss, snd_una, snd_nxt, snd_max;
@@ -196,8 +211,8 @@ struct tcp {
     bool ack_now, ack_later;
     uint8_t blocks_held; /* SACK blocks to tell of */
     bool twice;          /* and a duplicate */
-    struct sack_block blocks[TCP_SACKS_MAX], block_twice;
     uint8_t dupacks_owed; /* segments out of order since rcv_nxt last moved, not yet answered each by an ACK */
+    struct sack_block blocks[TCP_SACKS_MAX], block_twice;
 
     /* Timestamps (RFC 7323): in ms, with an offset of its own for each connection. */
     uint32_t ts_offset, ts_recent;
@@ -209,8 +224,8 @@ struct tcp {
     uint64_t srtt, rttvar, rto, min_rtt, min_rtt_at;
     uint64_t rtt_start; /* our SYN was sent (once), if rtt_timing */
     bool rtt_timing;
-    seq_t rtt_seq; /* what ends the round trip that the last sample was of */
     uint8_t backoff; /* time-outs in a row */
+    seq_t rtt_seq; /* what ends the round trip that the last sample was of */
 
     /* Congestion and recovery, bytes. */
     const struct cong_ops *cong;
@@ -236,6 +251,7 @@ struct tcp {
     bool probing, probe_again; /* a tail loss probe is under way; it was a retransmission */
     uint64_t last_sent;
     uint32_t retransmits; /* segments, in all */
+    uint32_t dsack_dups;  /* segments that came twice, says the peer */
 
     /* Counted, for who asks (RFC 4898). Segments; bytes of payload. */
     uint32_t segs_in, segs_out, data_segs_in, data_segs_out;
@@ -266,19 +282,18 @@ struct tcp {
     bool syn_again;         /* the SYN, ACK of a FASTOPEN_DATA child is to be sent again */
     uint16_t fastopen_max;  /* TCP_FASTOPEN of a listener; 0: off */
     uint16_t syn_data;      /* bytes that went with our SYN, not yet known whether taken */
-    bool syn_acked;         /* a child's SYN was acknowledged, and more is waited for (defer_accept) */
     bool counted_orphan;    /* in stack.orphans */
     int soft_error;         /* what ICMP last said of the path; forgotten when the peer acknowledges something */
     uint32_t user_timeout;  /* ms, TCP_USER_TIMEOUT; 0: none */
     uint64_t stalled_at;    /* when `backoff` was last 0 and a timer ran out */
 
-    struct tcp *parent, *next_child, *prev_child; /* of a listener, until accepted */
-    bool half;                                    /* on its `half`, not its accept queue */
-    struct pbuf *syn;                             /* of a held child: the packet */
-    struct listener *listener;                    /* since it was in LISTEN */
+    struct child *child;       /* NULL: never was one, or is one no more */
+    struct listener *listener; /* since it was in LISTEN */
 };
 
 static inline struct tcp *tcp_of(struct sock *k) { return (struct tcp *)k; }
+/* The listener that it waits at to be accepted, or NULL. */
+static inline struct tcp *tcp_parent(const struct tcp *t) { return t->child ? t->child->parent : NULL; }
 /* Its handshake is not over, but it has shown a cookie, and so may receive and send (RFC 7413). Its snd_una is beyond its
  * SYN from when that was first sent. */
 static inline bool tcp_is_fast_child(const struct tcp *t)
@@ -339,6 +354,7 @@ bool tcp_child_is_deferred(const struct tcp *t);
 void tcp_child_established(struct stack *s, struct tcp *t);
 void tcp_child_gone(struct tcp *t); /* off its listener's lists */
 void tcp_children_gone(struct tcp *l);
+void tcp_child_free(struct stack *s, struct tcp *t); /* what it had as a child */
 void tcp_listener_close(struct stack *s, struct tcp *l);
 
 /* cookie.c */
@@ -388,7 +404,6 @@ void tcp_urgent_input(struct stack *s, struct tcp *t, seq_t up); /* up: behind t
 uint32_t tcp_urgent_left(struct tcp *t);                         /* bytes to read up to there */
 
 /* queue.c */
-#define TCP_WRITE_LEAST 2048 /* a send buffer of this size goes also while memory is short */
 /* Bytes taken: what the buffer's limit, TCP_NOTSENT_LOWAT and memory allow. */
 int64_t tcp_out_append(struct stack *s, struct tcp *t, const uint8_t *data, size_t len);
 /* How many bytes may be written now. */
@@ -432,6 +447,15 @@ uint16_t tcp_window_tell(struct stack *s, struct tcp *t, unsigned flags);
 void tcp_receiver_rtt(struct stack *s, struct tcp *t, const struct segment *g); /* g brings data */
 void tcp_right_size(struct stack *s, struct tcp *t, uint32_t bytes);            /* so many were read */
 void tcp_sndbuf_grow(struct stack *s, struct tcp *t, uint32_t flight);          /* so much was under way */
+
+/* mtu.c */
+void tcp_mtu_init(struct stack *s, struct tcp *t, const struct path *path);
+void tcp_mtu_too_big(struct stack *s, struct tcp *t, seq_t about, uint32_t mtu); /* by ICMP; mtu 0: it did not say */
+void tcp_mtu_timeout(struct stack *s, struct tcp *t);
+void tcp_mtu_acked(struct stack *s, struct tcp *t);
+bool tcp_mtu_lost(struct stack *s, struct tcp *t); /* what is lost is a probe, and nothing else */
+/* The payload of a probe to send now, where others have mss; 0: none. */
+uint32_t tcp_mtu_probe(struct stack *s, struct tcp *t, uint32_t mss);
 
 /* ack.c */
 void tcp_data_arrived(struct stack *s, struct tcp *t, const struct segment *g); /* before it is queued */

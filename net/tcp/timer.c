@@ -1,7 +1,10 @@
 /* The timers of a connection. One heap node serves them all; see timer.h on why that is cheap. */
 #include <errno.h>
 
+#include "net/ip/neigh.h"
 #include "net/tcp/tcp.h"
+
+#define DOUBT_RETRIES 3   /* R1 of RFC 9293 3.8.3 */
 
 #define DATA_RETRIES 15   /* R2 of RFC 9293 3.8.3: more than 100 s */
 #define ORPHAN_RETRIES 8
@@ -39,7 +42,8 @@ static unsigned retries(const struct tcp *t)
         return t->syn_retries ? t->syn_retries : TCP_SYN_RETRIES;
     case SYN_RECV: {
         unsigned most = t->syn_retries ? t->syn_retries : TCP_SYN_ACK_RETRIES;
-        return t->syn_acked && t->parent && t->parent->defer_accept > most ? t->parent->defer_accept : most;
+        const struct tcp *l = tcp_parent(t);
+        return l && t->child->syn_acked && l->defer_accept > most ? l->defer_accept : most;
     }
     default:
         return t->k.orphan ? ORPHAN_RETRIES : DATA_RETRIES;
@@ -81,10 +85,14 @@ static void retransmit(struct stack *s, struct tcp *t)
         t->syn_again = true;
         sock_mark_dirty(s, &t->k);
     } else if (!tcp_child_is_deferred(t)) {
+        tcp_mtu_timeout(s, t);
         tcp_recovery_timeout(s, t);
     }
     if (t->backoff < UINT8_MAX)
         t->backoff++;
+    struct path path;
+    if (t->backoff == DOUBT_RETRIES && route_find(s, &t->k.remote, &t->k.local, &path))
+        neigh_doubt(path.nif, &path.next);
     tcp_timer_set(s, t, T_REXMT, tcp_next_try(s, t));
 }
 

@@ -57,12 +57,19 @@ uint8_t tcp_window_shift(const struct tcp *t)
     return shift;
 }
 
+/* A segment, as the field can say it. */
+static uint32_t least_window(const struct tcp *t)
+{
+    uint32_t unit = 1u << t->shift_in;
+    return (t->adv_mss + unit - 1) & ~(unit - 1);
+}
+
 /* Bytes that may wait to be read. */
 static uint32_t in_limit(const struct stack *s, const struct tcp *t)
 {
     uint32_t limit = t->in_limit;
     if (tcp_memory(s) != MEMORY_FREE) {
-        uint32_t share = tcp_memory_share(s) / TRUESIZE_MOST, least = t->adv_mss;
+        uint32_t share = tcp_memory_share(s) / TRUESIZE_MOST, least = least_window(t);
         share = share > least ? share : least;
         limit = limit < share ? limit : share;
     }
@@ -87,11 +94,24 @@ uint32_t tcp_window_room(const struct stack *s, const struct tcp *t)
     return room > already && worth ? room : already;
 }
 
+/* The peer has run into memory that was full, and not enough has changed since: the state of memory alone wavers. */
+static bool still_refused(const struct stack *s, const struct tcp *t)
+{
+    enum memory memory = tcp_memory(s);
+    return t->refused && memory != MEMORY_FREE && (memory != MEMORY_SHORT || t->in.head);
+}
+
+/* As much as is sure to be admitted then, whatever was told before. */
+static uint32_t refused_room(const struct stack *s, const struct tcp *t)
+{
+    return t->in.head || tcp_memory(s) == MEMORY_OUT ? 0 : least_window(t);
+}
+
 bool tcp_window_update_due(const struct stack *s, const struct tcp *t)
 {
     uint32_t already = told(t), room = tcp_window_room(s, t), limit = in_limit(s, t);
     if (t->refused)
-        return tcp_memory(s) < MEMORY_FULL;
+        return !still_refused(s, t) || (t->opened && refused_room(s, t));
     if (!t->opened || t->fin_in || room <= already)
         return false;
     return room - already >= limit / 4 || already < 2u * t->mss;
@@ -100,8 +120,10 @@ bool tcp_window_update_due(const struct stack *s, const struct tcp *t)
 uint16_t tcp_window_tell(struct stack *s, struct tcp *t, unsigned flags)
 {
     unsigned shift = flags & TH_SYN ? 0 : t->shift_in; /* RFC 7323 2.2 */
-    if (t->refused && tcp_memory(s) >= MEMORY_FULL)
-        return 0;
+    if (still_refused(s, t)) {
+        t->opened = false;
+        return (uint16_t)(refused_room(s, t) >> shift);
+    }
     t->refused = false;
     uint32_t room = flags & TH_ACK ? tcp_window_room(s, t) : in_limit(s, t), unit = 1u << shift;
     /* RFC 7323 2.4: rounded down it would seem to shrink. Up, as long as that is a promise of one unit too much and not
@@ -159,9 +181,11 @@ void tcp_right_size(struct stack *s, struct tcp *t, uint32_t bytes)
         return;
     if (t->read_bytes > t->read_before) {
         /* Twice what was read; and as it has grown since the round trip before, so it may once more until the sender
-         * hears of it. */
+         * hears of it. Slow start doubles; what more comes at once had waited behind a hole. */
+        uint64_t grown = t->read_bytes - t->read_before;
+        grown = grown < t->read_before ? grown : t->read_before;
         uint64_t want = 2ull * t->read_bytes + GROW_SEGMENTS * t->rcv_mss;
-        want += 2 * want * (t->read_bytes - t->read_before) / t->read_before;
+        want += 2 * want * grown / t->read_before;
         if (want > t->in_max)
             want = t->in_max;
         if (want > t->in_limit && tcp_memory(s) == MEMORY_FREE)

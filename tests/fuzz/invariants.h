@@ -85,15 +85,15 @@ static void look_over_tcp(struct stack *s, const struct tcp *t)
         must(!r || seq_lt(OOO_END(r->mate), OOO_SEQ(next)));
     must(runs == t->ooo_runs && runs <= OOO_RUNS_MAX);
     if (t->state == CLOSED) {
-        must((!t->k.hashed || !t->k.rport) && t->timer.place == TIMER_IDLE && !t->ooo && !t->parent); /* bound, perhaps */
+        must((!t->k.hashed || !t->k.rport) && t->timer.place == TIMER_IDLE && !t->ooo && !tcp_parent(t)); /* bound, perhaps */
         return;
     }
     if (t->state == LISTEN) {
         unsigned queued = 0, halves = 0;
-        for (const struct tcp *c = t->listener->first; c; c = c->next_child, queued++)
-            must(c->parent == t && !c->half && (c->next_child || c == t->listener->last));
-        for (const struct tcp *c = t->listener->half; c; c = c->next_child, halves++)
-            must(c->parent == t && c->half && c->state == SYN_RECV);
+        for (const struct tcp *c = t->listener->first; c; c = c->child->next, queued++)
+            must(tcp_parent(c) == t && !c->child->half && (c->child->next || c == t->listener->last));
+        for (const struct tcp *c = t->listener->half; c; c = c->child->next, halves++)
+            must(tcp_parent(c) == t && c->child->half && c->state == SYN_RECV);
         must(queued == t->listener->queued && halves == t->listener->halves);
         return;
     }
@@ -109,9 +109,9 @@ static void look_over_tcp(struct stack *s, const struct tcp *t)
     for (unsigned i = 0; i < t->blocks_held; i++)
         must(t->sack_ok && seq_gt(t->blocks[i].left, t->rcv_nxt) && seq_lt(t->blocks[i].left, t->blocks[i].right));
     /* What is under way has a timer, or is about to be sent; and who is gone does not stay for ever. */
-    must(!flight || t->due[T_REXMT] || t->k.dirty.on);
+    must(!flight || t->due[T_REXMT] || t->k.dirty_on);
     if (t->k.orphan)
-        must(t->due[T_REXMT] || t->due[T_WAIT] || t->due[T_PERSIST] || t->k.dirty.on);
+        must(t->due[T_REXMT] || t->due[T_WAIT] || t->due[T_PERSIST] || t->k.dirty_on);
 }
 
 static void look_over(struct stack *s)
@@ -122,7 +122,7 @@ static void look_over(struct stack *s)
         if (!k)
             continue;
         socks++;
-        must(!(k->ready.on && k->orphan));
+        must(!(k->ready_on && k->orphan));
         if (k->type == SOCK_STREAM) {
             struct tcp *t = tcp_of(k);
             look_over_tcp(s, t);

@@ -72,6 +72,9 @@ class Stream:
     def option(self, stack: Stack, id: int, level: int, name: int) -> int:
         return int(check(lib.sock_getopt(stack.handle, id, level, name)))
 
+    def set(self, stack: Stack, id: int, name: int, value: int) -> None:
+        check(lib.sock_setopt(stack.handle, id, 1, name, value))
+
     def close(self) -> None:
         """Both ends reset, and nothing left."""
         wire: Any = self.wire

@@ -48,3 +48,9 @@ def family(request: pytest.FixtureRequest) -> int:
 def h(harness: Callable[..., Harness], family: int) -> Harness:
     """One of each family."""
     return harness(family)
+
+
+@pytest.fixture
+def bare(harness: Callable[..., Harness], family: int) -> Harness:
+    """One of each family, where the test itself is the neighbours."""
+    return harness(family, neighbours=False)

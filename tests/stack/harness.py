@@ -99,6 +99,7 @@ class Harness:
         stack.setdefault("rcvbuf_max", stack.setdefault("rcvbuf", 1 << 20))
         stack.setdefault("sndbuf_max", stack.setdefault("sndbuf", 1 << 20))
         stack.setdefault("quickacks", 0)
+        stack.setdefault("mtu_probing", 0)
         self.stack = Stack(Rng(seed), self.now, reports=reports, **stack)
         self.handle = self.stack.handle
         mac = bytes.fromhex(OUR_MAC.replace(":", ""))
@@ -265,6 +266,9 @@ class Harness:
     def set(self, id: int, **options: int) -> None:
         """``h.set(c, TCP_NODELAY=1)``"""
         self._set(id, options)
+
+    def option(self, id: int, name: int, level: int = socket.SOL_SOCKET) -> int:
+        return check(lib.sock_getopt(self.handle, id, level, name))
 
     def send(self, id: int, data: bytes) -> int:
         return check(lib.sock_send(self.handle, id, data, len(data)))

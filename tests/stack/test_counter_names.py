@@ -23,6 +23,8 @@ OWN = {
     "RouterInfoDropped": "what routers say beyond our bounds; the kernel leaves it to programs",
     "TcpInBytes": "the kernel has it for each socket only (TCP_INFO)",
     "TcpOutBytes": "the kernel has it for each socket only (TCP_INFO)",
+    "TcpExtTCPBlackHole": "the kernel counts probes only (TCPMTUPFail, TCPMTUPSuccess)",
+    "IpExtPathMtuEvicted": "the kernel bounds what it knows of paths without a count",
     "IgmpInMsgs": "the kernel counts nothing of IGMP",
     "IgmpInErrors": "the kernel counts nothing of IGMP",
     "IgmpOutMsgs": "the kernel counts nothing of IGMP",

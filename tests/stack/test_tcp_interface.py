@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP
-from scapy.layers.inet6 import ICMPv6DestUnreach
-from scapy.layers.l2 import Ether
+from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6ND_NS
+from scapy.layers.l2 import ARP, Ether
 
 from libos._native import lib
 
@@ -198,6 +198,26 @@ def test_how_long_to_try_is_the_applications(h, patience, seconds):
     assert h.state(c) == "ESTABLISHED"
     h.after("2s")
     assert h.error(c) == "ETIMEDOUT"
+    h.frames()
+
+
+def test_after_three_retransmissions_the_next_hop_is_doubted(h):
+    """RFC 9293 3.8.3 (MUST-20, SHLD-10), RFC 1122 3.3.1.4: IP is told, and makes sure that the neighbour is there"""
+    p, c = h.connected(local_port=5000)
+    h.answers_neighbours = False
+    h.send(c, b"x")
+    h.after("6.1s")
+    assert all(TCP in s.packet for s in h.frames())
+    h.after("400ms")
+    others = [s.packet for s in h.frames() if TCP not in s.packet]
+    assert len(others) == 1
+    assert others[0].dst == PEER_MAC
+    assert ARP in others[0] or ICMPv6ND_NS in others[0]
+    h.answers_neighbours = True
+    h.after("3s")
+    h.frames()
+    p.rx("A", ack=2)
+    assert h.state(c) == "ESTABLISHED"
     h.frames()
 
 

@@ -387,3 +387,29 @@ def test_after_a_lost_syn_one_segment(h):
     p.expect("A", length=1000)
     p.expect("A", length=1000)
     h.expect_nothing()
+
+
+def test_the_echo_times_a_syn_that_was_sent_again(h):
+    """RFC 7323 4: the answer echoes the second SYN's timestamp: a sample, and so no RTO of 3 s (RFC 6298 5.7)"""
+    c = h.connect(80)
+    p = h.peer(port=80, to=h.info(c).local[1])
+    p.expect("S")
+    h.at("1s")
+    p.expect("S")
+    h.at("1.05s")
+    p.rx("SA", seq=0, ack=1, mss=1000, ts=(1, p.ts_echo))
+    p.expect("A")
+    assert (h.info(c).srtt, h.info(c).rto) == (50_000_000, 200_000_000)
+
+
+def test_the_echo_times_a_syn_ack_that_was_sent_again(h):
+    """RFC 7323 4, of a listener's child"""
+    listener = h.listen(80)
+    p = h.peer(to=80)
+    p.rx("S", seq=0, mss=1000, ts=(1, 0))
+    p.expect("SA")
+    h.at("1s")
+    p.expect("SA")
+    h.at("1.05s")
+    p.rx("A", seq=1, ack=1, ts=(2, p.ts_echo))
+    assert h.info(h.accept(listener)).srtt == 50_000_000

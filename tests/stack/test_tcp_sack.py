@@ -375,6 +375,25 @@ def test_dsack_takes_a_reduction_back(h):
     assert h.info(c).cwnd >= before
 
 
+def test_dsacks_of_a_network_that_makes_copies_take_nothing_back(h):
+    """RFC 3708 2: more has come twice than was sent again, so the copies are not ours, and say nothing of our reduction"""
+    p, c = ready(h)
+    h.send(c, b"x" * 10_000)
+    assert len(h.frames()) == 10
+    h.after(RTT)
+    p.rx("A", ack=1001)
+    p.rx("A", ack=1001, sack=[(1, 1001)])
+    h.frames()
+    p.rx("A", ack=1001, sack=[(2001, 5001)])
+    p.expect("A", seq=1001, length=1000)
+    reduced = h.info(c).ssthresh
+    p.rx("A", ack=5001)
+    p.rx("A", ack=5001, sack=[(3001, 4001)])
+    assert h.counted("TcpExtTCPDSACKUndo") == 0
+    assert h.counted("TcpExtTCPDSACKIgnoredDubious") == 2
+    assert h.info(c).ssthresh <= reduced
+
+
 def test_timestamps_take_a_reduction_back(h):
     """RFC 3522 3.2 (Eifel): the ACK echoes a time before the retransmission"""
     p, c = ready(h, ts=1)

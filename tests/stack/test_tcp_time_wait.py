@@ -49,7 +49,7 @@ def ours(h, *, ts=None, local_port=5000):
     ],
 )
 def test_rfc6191_section_2(h, before, now, seq, taken):
-    """RFC 6191 2: which SYN ends a TIME-WAIT. What is not taken is asked back (RFC 5961 4.2), not only dropped."""
+    """RFC 6191 2, RFC 9293 SHLD-4: which SYN ends a TIME-WAIT. What is not taken is asked back (RFC 5961 4.2)."""
     listener = h.listen(80)
     p = time_wait(h, listener=listener, ts=before)
     old = p.iss

@@ -80,6 +80,21 @@ def test_a_smaller_buffer_takes_nothing_back(h):
     p.expect("A", ack=2001, win=8192 - 2000)
 
 
+def test_what_fits_a_window_that_shrank_is_sent_again(h):
+    """RFC 9293 3.8.6 (SHLD-15, SHLD-16): nothing new, but what was sent before and still fits, as usual"""
+    p, c = h.established(win=8000)
+    h.send(c, b"x" * 20_000)
+    assert len(h.frames()) == 8
+    p.rx("A", ack=1, win=2000)
+    h.expect_nothing()
+    h.after("1s")
+    again = [s.packet[TCP].seq - p.iss for s in h.frames()]
+    assert again
+    assert all(seq < 2000 for seq in again)
+    p.rx("A", ack=8001, win=65535)
+    h.frames()
+
+
 # --- zero window ---
 def test_zero_window_is_probed(h):
     """RFC 9293 3.8.6.1 (MUST-36, SHLD-29, SHLD-30): first after an RTO, then doubling; as long as the peer answers"""
