@@ -34,8 +34,8 @@ struct sock_table;
 struct cong_ops;
 struct cong_scripts;
 struct neigh_table;
-struct pmtu_table;
 struct reass;
+struct pmtu_table;
 struct fastopen_cache;
 
 struct route {
@@ -118,7 +118,7 @@ enum { FRAGMENT_NEVER, FRAGMENT_HERE, FRAGMENT_ANYWHERE }; /* the first: IPv4 ha
 struct path {
     struct netif *nif;
     struct addr src, next; /* source address; next hop */
-    uint32_t mtu;          /* of the whole path, as far as it is known */
+    uint32_t mtu;          /* the largest packet: of the link, and of the route; pmtu.c knows more of some paths */
     uint8_t fragment;      /* FRAGMENT_*: may a packet larger than that be cut? */
     uint8_t tos;           /* DSCP and ECN (RFC 2474, RFC 3168 5) of what takes it: 0, unless the sender says */
 };
@@ -134,6 +134,7 @@ static inline uint32_t zone_of(const struct netif *nif)
 {
     return nif->link->caps & LINK_LOOPBACK ? 0 : (uint32_t)nif->index;
 }
+
 /* --- how large packets may be (pmtu.c) --- */
 #define IP4_PATH_MTU_LEAST 552        /* what claims to be less is an attack */
 #define PATH_MTU_LIFE (600ull * SECOND) /* RFC 1191 6.3, RFC 8201 5.3 */

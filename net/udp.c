@@ -54,7 +54,7 @@ static bool udp_path(struct stack *s, const struct sock *k, const struct addr *d
     /* Bound to a group or to a broadcast address: that says what it hears, and is nobody's source. */
     if (!route_find_on(s, dst, addr_is_unicast(src) ? src : &any, zone, path))
         return false;
-    ip_path_for(k, path, dst);
+    ip_path_for(s, k, path, dst);
     return true;
 }
 
@@ -163,10 +163,10 @@ void udp_icmp_error(struct stack *s, const struct addr *local, const struct addr
                                        get16(header + UDP_DPORT));
     if (!k)
         return;
-    if (error == EMSGSIZE) { /* for who cuts to size by himself */
-        hard = k->discover >= IP_PMTUDISC_WANT;
-        if (mtu)
+    if (error == EMSGSIZE) {
+        if (mtu && k->discover != IP_PMTUDISC_DONT) /* RFC 1191 3, RFC 8201 4: what comes next fits */
             path_mtu_note(s, remote, mtu);
+        hard = k->discover >= IP_PMTUDISC_WANT; /* for who cuts to size by himself */
     }
     /* Only a connected socket can know what it is about (RFC 1122 4.1.3.3), and soft errors may pass; IP_RECVERR asks for
      * all. */

@@ -49,7 +49,9 @@ void icmp_send(struct stack *s, const struct addr *src, const struct addr *dst, 
     uint64_t sum = v4 ? 0 : csum_pseudo(&path.src, dst, PROTO_ICMP6, p->len);
     put16(d + ICMP_CSUM, csum_finish(csum_add(sum, d, p->len)));
     count(s, C_IcmpOutMsgs);
-    path.fragment = FRAGMENT_HERE;
+    /* No DF: nobody would be there to learn from a "too big" (Linux does not set it, either). */
+    path.fragment = FRAGMENT_ANYWHERE;
+    path.mtu = path_mtu_via(s, &path, dst);
     ip_output(s, &path, dst, v4 ? PROTO_ICMP : PROTO_ICMP6, 0, p);
 }
 

@@ -13,27 +13,28 @@
 
 static struct udp *udp_of(struct sock *k) { return (struct udp *)k; }
 
-void ip_path_for(const struct sock *k, struct path *path, const struct addr *dst)
+void ip_path_for(struct stack *s, const struct sock *k, struct path *path, const struct addr *dst)
 {
     path->tos = k->tos;
-    path->mtu = path_mtu_via(path->nif->stack, path, dst);
     switch (k->discover) {
     case IP_PMTUDISC_WANT:
         path->fragment = FRAGMENT_HERE;
-        return;
+        break;
     case IP_PMTUDISC_DO:
         path->fragment = FRAGMENT_NEVER;
-        return;
+        break;
     case IP_PMTUDISC_DONT:
         path->fragment = FRAGMENT_ANYWHERE;
-        return;
+        break;
     case IP_PMTUDISC_OMIT:
         path->fragment = FRAGMENT_ANYWHERE;
-        break;
+        return; /* whatever was learned of the path */
     default: /* PROBE, INTERFACE */
         path->fragment = FRAGMENT_NEVER;
+        path->mtu = netif_mtu(path->nif, addr_is4(dst));
+        return;
     }
-    path->mtu = netif_mtu(path->nif, addr_is4(dst)); /* whatever was learned of the path */
+    path->mtu = path_mtu_via(s, path, dst);
 }
 
 /* --- one integer --- */
@@ -64,7 +65,7 @@ static int64_t get_mtu(struct stack *s, struct sock *k)
         return -ENOTCONN;
     if (!route_find_on(s, &k->remote, &k->local, k->ifindex, &path))
         return -ENETUNREACH;
-    return path_mtu_via(s, &path, &k->remote);
+    return (int64_t)path_mtu_via(s, &path, &k->remote);
 }
 
 static int64_t get_dontfrag(struct stack *s, struct sock *k) { return k->discover == IP_PMTUDISC_DO; }

@@ -48,8 +48,8 @@ static void search(struct stack *s, struct tcp *t, uint32_t high, uint64_t wait)
 
 void tcp_mtu_init(struct stack *s, struct tcp *t, const struct path *path)
 {
-    uint32_t known = path_mtu_via(s, path, &t->k.remote);
-    t->adv_mss = (uint16_t)(path->mtu - (addr_is4(&t->k.remote) ? IP4_HLEN : IP6_HLEN) - TCP_HLEN); /* RFC 6691 */
+    uint32_t link = path->mtu, known = path_mtu_via(s, path, &t->k.remote);
+    t->adv_mss = (uint16_t)(link - (addr_is4(&t->k.remote) ? IP4_HLEN : IP6_HLEN) - TCP_HLEN); /* RFC 6691 */
     t->mtu = (uint16_t)known;
     t->mtu_high = t->mtu_probe = 0;
     t->mtu_hole = false;

@@ -65,7 +65,7 @@ def parse(frame: bytes, *, checksums: bool = True, hops: int = 64) -> Packet:
             assert ip.flags == ("MF" if ip.flags.MF else 0)
             assert not ip.flags.MF or (ip.len - 20) % 8 == 0
             return packet
-        assert ip.flags == "DF"
+        assert ip.flags == ("DF" if ip.proto != socket.IPPROTO_ICMP else 0)
         pseudo = frame[26:34] + struct.pack("!HH", ip.proto, ip.len - 20)
         at, proto = 34, ip.proto
     elif isinstance(ip, IPv6):

@@ -7,10 +7,12 @@ from scapy.layers.inet import ICMP, IP, UDP, defragment
 from scapy.layers.inet6 import (
     ICMPv6EchoReply,
     ICMPv6EchoRequest,
+    ICMPv6PacketTooBig,
     IPv6,
     IPv6ExtHdrFragment,
     defragment6,
 )
+from scapy.packet import Raw
 
 from .fragments import PATTERN, count, cut
 from .harness import fails
@@ -21,9 +23,6 @@ def u(h):
     u = h.open(2)
     h.bind(u, 7)
     return u
-
-
-# --- fragmentation ---
 
 
 def join(h, sent):
@@ -49,6 +48,46 @@ def test_a_large_datagram_leaves_in_fragments(h, u):
         assert count(h, "FragCreates") == len(sent)
     with fails("EMSGSIZE"):
         h.sendto(u, PATTERN[: size + 1], h.their, 9)
+
+
+FRAGMENTATION = {
+    4: ("IpFragOKs", "IpFragCreates", "IpFragFails", "IpOutRequests"),
+    6: ("Ip6FragOKs", "Ip6FragCreates", "Ip6FragFails", "Ip6OutRequests"),
+}
+
+
+def test_what_is_counted(harness, family):
+    """RFC 4293: datagrams that were cut, into how many, and that could not be; each was one request"""
+    h = harness(family, memory=1 << 17)
+    u = h.open(2)
+    h.meet()
+    for name in FRAGMENTATION[family]:
+        h.counted(name)
+    h.sendto(u, PATTERN[:4000], h.their, 9)
+    with fails("ENOBUFS"):
+        for _ in range(9):
+            h.sendto(u, PATTERN[:20000], h.their, 9)
+    pieces = len(h.frames())
+    cut, made, failed, requests = (h.counted(name) for name in FRAGMENTATION[family])
+    assert (made, failed) == (pieces, 1)
+    assert requests == cut + failed
+    assert made == 3 + 14 * (cut - 1)
+
+
+def test_what_the_path_is_known_to_carry(h, u):
+    """RFC 1191 3, RFC 8201 4: after a "too big" about a datagram of ours, the next ones fit."""
+    inner = h.ip(src=h.ours, dst=h.their) / UDP(sport=7, dport=9) / b"x"
+    too_big = ICMP(type=3, code=4, nexthopmtu=1300) if h.family == 4 else ICMPv6PacketTooBig(mtu=1300)
+    h.inject(h.ip() / too_big / Raw(bytes(inner)[:48]))
+    h.sendto(u, PATTERN[:1400], h.their, 9)
+    sent = h.frames()
+    assert len(sent) == 2
+    assert all(len(each.packet) <= 1314 for each in sent)
+    assert bytes(join(h, sent)[UDP].payload) == PATTERN[:1400]
+    other = h.ip(src=h.ours, dst=h.their) / UDP(sport=8, dport=9) / b"x"  # nobody has sent that
+    h.inject(h.ip() / (ICMP(type=3, code=4, nexthopmtu=600) if h.family == 4 else too_big) / Raw(bytes(other)[:48]))
+    h.sendto(u, PATTERN[:1400], h.their, 9)
+    assert len(h.frames()) == 2
 
 
 def test_its_checksum_is_over_the_whole(h, u):

@@ -273,6 +273,25 @@ def test_a_wrong_sum_shows_after_reassembly(h, u):
     assert h.counted("UdpInCsumErrors") == 1
 
 
+REASSEMBLY = {
+    4: ("IpReasmReqds", "IpReasmOKs", "IpReasmFails", "IpReasmTimeout"),
+    6: ("Ip6ReasmReqds", "Ip6ReasmOKs", "Ip6ReasmFails", "Ip6ReasmTimeout"),
+}
+
+
+def test_what_is_counted(h, u):
+    """RFC 4293: fragments taken in, datagrams made of them, datagrams given up, and for want of time"""
+    for each in cut(h, datagram(h, 4000)):
+        h.inject(each)
+    assert len(h.recvfrom(u)[0]) == 4000
+    h.inject(piece(h, 0, 16, True, id=1))
+    h.inject(piece(h, 8, 16, True, id=1))
+    h.inject(piece(h, 16, 16, True, id=2))
+    h.after("61s")
+    assert tuple(h.counted(name) for name in REASSEMBLY[h.family]) == (6, 1, 2, 1)
+    assert not any(h.counted(name) for name in REASSEMBLY[10 - h.family])
+
+
 # --- IPv6 alone ---
 
 
