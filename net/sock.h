@@ -37,11 +37,11 @@ struct sock {
     uint8_t ifindex;   /* SO_BINDTOIFINDEX: only on this interface, and the zone of what it is told; 0: on any */
     uint16_t want; /* EV_READ, EV_WRITE */
     uint8_t priority; /* SO_PRIORITY and SO_MARK: kept for who asks; nothing here goes by them */
-    int error;     /* pending, positive errno */
-    int32_t linger; /* SO_LINGER: seconds; -1: off */
-    uint32_t mark;
+    int16_t error; /* pending, positive errno */
+    int16_t linger; /* SO_LINGER: seconds; -1: off */
     struct addr local, remote;
     uint16_t lport, rport; /* rport 0: not connected */
+    uint32_t mark;         /* SO_MARK */
     struct sock *chain; /* in the hash table */
     struct sock_node dirty, ready;
 };

@@ -69,7 +69,7 @@ static int write_linger(struct stack *s, struct sock *k, const void *buf, size_t
     if (len < sizeof v)
         return -EINVAL;
     memcpy(&v, buf, sizeof v);
-    k->linger = !v.on ? -1 : v.seconds < 0 ? INT32_MAX : v.seconds;
+    k->linger = !v.on ? -1 : v.seconds < 0 || v.seconds > INT16_MAX ? INT16_MAX : (int16_t)v.seconds;
     return 0;
 }
 

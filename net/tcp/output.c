@@ -307,9 +307,10 @@ void tcp_output(struct stack *s, struct sock *k)
     struct path path;
     if (!route_find(s, &k->remote, &k->local, &path))
         return; /* its timers will try again, and give up in the end */
-    if (t->progress && s->now - t->progress < SECOND && s->now - t->confirmed >= SECOND) {
+    uint32_t ms = (uint32_t)(s->now / MSEC);
+    if (t->progress && ms - t->progress < 1000 && ms - t->confirmed >= 1000) {
         neigh_confirm(path.nif, &path.next);
-        t->confirmed = s->now;
+        t->confirmed = ms;
     }
     uint32_t burst = path.nif->link->caps & LINK_TSO && !t->urgent_out ? BURST_BYTES_MAX : t->mss;
     if (burst < t->mss)

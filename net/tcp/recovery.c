@@ -388,6 +388,7 @@ void tcp_resend_all(struct stack *s, struct tcp *t)
 {
     while (t->sb.flying.head)
         sb_mark_lost(&t->sb, t->sb.flying.head);
+    t->dup_bytes = 0;
     if (t->ca < CA_RECOVERY) {
         begin(t, CA_RECOVERY);
         t->undo = false;

@@ -115,7 +115,7 @@ struct cong_ops {
     void (*idle)(struct tcp *t, uint64_t now);   /* nothing was sent for longer than an RTO */
     void (*release)(struct tcp *t);              /* NULL: nothing to free */
 };
-#define CONG_STATE_WORDS 12
+#define CONG_STATE_WORDS 10
 
 struct listener {
     struct tcp *first, *last; /* accept queue: children that are established, or held (LISTEN_DEFER) */
@@ -161,7 +161,8 @@ struct tcp {
     seq_t iss, snd_una, snd_nxt, snd_max;
     seq_t snd_wl1, snd_wl2; /* what the last window update came with */
     uint32_t snd_wnd, snd_wnd_max;
-    struct pbuf_queue out;
+    seq_t ecn_high; /* the window was cut for marks (RFC 3168) up to here */
+    struct pbuf_list out;
     uint32_t out_bytes;
     uint32_t out_limit, out_max; /* it may hold this much; the limit may grow to that by itself */
     uint32_t notsent_lowat;      /* writable only while less than this is unsent (TCP_NOTSENT_LOWAT); 0: however much */
@@ -183,7 +184,7 @@ struct tcp {
     /* Receiving. */
     seq_t irs, rcv_nxt;
     seq_t rcv_adv;  /* right edge of the window we have told: never goes back */
-    struct pbuf_queue in;
+    struct pbuf_list in;
     struct pbuf *ooo;      /* out of order, by sequence number, not overlapping: see reorder.c */
     struct pbuf *ooo_last; /* the run that was touched last */
     uint32_t ooo_held;     /* bytes of buffers on `ooo` */
@@ -223,11 +224,11 @@ struct tcp {
     uint64_t ts_recent_at;
     seq_t last_ack_sent;
     seq_t rtt_seq;        /* what ends the round trip that the last sample was of */
-    uint64_t stray_acked; /* when an empty segment outside the window was last answered */
+    uint32_t min_rtt_at;  /* s */
+    uint32_t stray_acked; /* ms: when an empty segment outside the window was last answered */
 
     /* Round-trip time (RFC 6298), ns. */
-    uint64_t srtt, rttvar, rto, min_rtt, min_rtt_at;
-    uint64_t rtt_start; /* our SYN was sent, if rtt_timing */
+    uint64_t srtt, rttvar, rto, min_rtt;
 
     /* Congestion and recovery, bytes. */
     const struct cong_ops *cong;
@@ -245,7 +246,10 @@ struct tcp {
     seq_t undo_end;                     /* after recovery: until this is acknowledged */
     uint32_t prior_cwnd, prior_ssthresh, undo_bytes; /* sent again, and not said to have come twice */
     seq_t probe_end; /* of a tail loss probe: see below */
-    uint64_t first_again;               /* when the first was sent again; 0: none yet */
+    union {
+        uint64_t first_again; /* when the first was sent again; 0: none yet */
+        uint64_t rtt_start;   /* before it is established: our SYN was sent, if rtt_timing */
+    };
     /* RACK-TLP (RFC 8985): the newest segment delivered, by time sent; the highest; how much disorder to expect. */
     uint64_t rack_time, rack_rtt;
     seq_t rack_end, rack_fack, reo_round;
@@ -255,6 +259,7 @@ struct tcp {
     uint8_t backoff;           /* time-outs in a row */
     uint8_t keep_count, keep_sent;
     uint32_t retransmits; /* segments, in all */
+    uint16_t keep_idle, keep_interval; /* seconds */
     uint32_t dsack_dups;  /* segments that came twice, says the peer */
     uint64_t last_sent;
 
@@ -263,17 +268,13 @@ struct tcp {
     uint64_t bytes_acked, bytes_received, bytes_retrans;
 
     /* Pacing: bytes a second, 0 for none. */
-    uint64_t pacing_rate;     /* the controller's own; 0: from cwnd and srtt */
-    uint64_t pacing_rate_max; /* SO_MAX_PACING_RATE */
+    uint32_t pacing_rate;     /* the controller's own; 0: from cwnd and srtt */
+    uint32_t pacing_rate_max; /* SO_MAX_PACING_RATE; 0: none */
     uint64_t pace_next;       /* when what was sent has had its time */
 
-    /* Explicit congestion notification: the window was cut for marks up to here. */
-    seq_t ecn_high;
-
-    uint16_t keep_idle, keep_interval; /* seconds */
     uint64_t last_heard;
-    uint64_t progress;  /* when the peer last took or sent something new */
-    uint64_t confirmed; /* when the neighbour cache was last told of that (RFC 4861 7.3.1) */
+    uint32_t progress;  /* ms: when the peer last took or sent something new */
+    uint32_t confirmed; /* ms: when the neighbour cache was last told of that (RFC 4861 7.3.1) */
 
     /* How long to try. */
     uint8_t syn_retries;    /* TCP_SYNCNT; 0: the default */
@@ -285,7 +286,7 @@ struct tcp {
     uint16_t fastopen_max;  /* TCP_FASTOPEN of a listener; 0: off */
     uint16_t syn_data;      /* bytes that went with our SYN, not yet known whether taken */
     bool counted_orphan;    /* in stack.orphans */
-    int soft_error;         /* what ICMP last said of the path; forgotten when the peer acknowledges something */
+    uint16_t soft_error;    /* errno: what ICMP last said of the path; forgotten when the peer acknowledges something */
     uint32_t user_timeout;  /* ms, TCP_USER_TIMEOUT; 0: none */
     uint32_t stalled_at;    /* ms: when `backoff` was last 0 and a timer ran out */
 
