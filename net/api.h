@@ -239,8 +239,8 @@ struct impairment {
 };
 int link_new_impair(struct link **out, struct link *inner, const struct impairment *how);
 
-/* A wire: two links joined, each way with an impairment of its own. A poller; or driven by hand, with wire_run(). Owns the links
- * once it is made. memory: bytes of frames held at most. wire_start() begins to receive. */
+/* A wire: two links joined, each way with an impairment of its own. A poller; or driven by hand, with wire_run(). Owns
+ * the links once it is made. memory: bytes of frames held at most. wire_start() begins to receive. */
 struct wire;
 struct line_stats {
     uint64_t in_packets, in_bytes, out_packets, out_bytes;

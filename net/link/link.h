@@ -64,7 +64,7 @@ void link_drop_tx(struct link *l, struct pbuf *p);
 /* Fill in a partial checksum, for a link that cannot. */
 void link_complete_csum(struct pbuf *p);
 
-/* A received frame that is to be sent on: what its sender left to the device is still to be done (see pbuf.h, csum_start). */
+/* A received frame is to be sent on: what its sender left to the device is still to be done (pbuf.h, csum_start). */
 void link_unfilled_csum(struct pbuf *p);
 
 /* The link that every stack has to itself. */
