@@ -10,17 +10,20 @@ from scapy.layers.inet6 import (
     HBHOptUnknown,
     ICMPv6EchoReply,
     ICMPv6EchoRequest,
+    ICMPv6ND_NS,
+    ICMPv6NDOptSrcLLAddr,
     ICMPv6ParamProblem,
     ICMPv6TimeExceeded,
     IPv6,
     IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
     IPv6ExtHdrHopByHop,
+    fragment6,
 )
 from scapy.packet import Raw
 
 from .fragments import PATTERN, count, cut, datagram
-from .packets import quoted
+from .packets import PEER_MAC, quoted
 
 
 @pytest.fixture
@@ -334,6 +337,18 @@ def test_the_first_holds_all_headers(v6, size):
     problem = v6.expect_packet()[ICMPv6ParamProblem]
     assert (problem.code, problem.ptr) == (3, 0)
     assert v6.counted("Ip6ReasmFails") == 1
+
+
+def test_neighbour_discovery_comes_whole(v6):
+    """RFC 6980 5: in fragments, or as an atomic one, it is not believed."""
+    ns = ICMPv6ND_NS(tgt=v6.ours) / ICMPv6NDOptSrcLLAddr(lladdr=PEER_MAC)
+    v6.inject(v6.ip(hlim=255) / IPv6ExtHdrFragment(id=5) / ns)
+    whole = v6.ip(hlim=255) / IPv6ExtHdrFragment(id=6) / ns / Raw(bytes([253, 200]) + bytes(1598))
+    for each in fragment6(whole, 1280):
+        v6.inject(each)
+    assert v6.counted("Ip6ReasmOKs") == 1
+    assert v6.counted("IcmpInErrors") == 2
+    v6.expect_nothing()
 
 
 def test_fragments_in_fragments(v6):
