@@ -1,6 +1,7 @@
 /* One host's TCP/IP: everything that its parts share. See api.h for what it offers upward.
  *
- *   link -> ether_input -> arp_input | ip4_input | ip6_input -> icmp_input | udp_input | tcp_input -> socket -> events
+ *   link -> ether_input -> arp_input | ip4_input | ip6_input (-> reass_input ->) icmp_input | udp_input | tcp_input
+ *        -> socket -> events
  *   socket -> tcp_output | udp_output -> ip_output -> neigh_output -> link
  *
  * Invariants: every entry (a frame, a run, a call from Python) sees a consistent stack and leaves one. Input never sends
@@ -168,6 +169,7 @@ struct ip_meta {
     uint8_t proto;
     uint8_t tos; /* IPv4 TOS or IPv6 traffic class: DSCP and ECN */
     uint16_t pointer; /* into an IPv6 packet: the field that named the protocol, or that is to be complained of */
+    bool fragmented; /* it came in fragments, or with the header of one */
     bool to_group; /* sent to a multicast or broadcast address, by IP or by Ethernet: no errors in answer */
 };
 void icmp4_input(struct stack *s, struct pbuf *p, const struct ip_meta *m);

@@ -175,6 +175,10 @@ void icmp6_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
     case ICMP6_RA:
     case ICMP6_NS:
     case ICMP6_NA:
+        if (m->fragmented) { /* RFC 6980 5: whoever watches over neighbour discovery must be able to see it */
+            count(s, C_IcmpInErrors);
+            break;
+        }
         nd_input(s, p, m);
         break;
     case ICMP6_MLD_QUERY:

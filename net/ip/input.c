@@ -205,6 +205,7 @@ static struct pbuf *ip6_fragment(struct stack *s, struct pbuf *p, struct ip_meta
         return NULL;
     }
     unsigned field = get16(h + IP6_FRAG_OFF);
+    m->fragmented = true;
     struct fragment f = {.id = get32(h + IP6_FRAG_ID), .off = field & 0xfff8, .more = field & 1, .proto = h[IP6_FRAG_NEXT],
                          .next_at = m->pointer};
     if (!f.off && !f.more) { /* RFC 6946: whole already, whatever else has that number */

@@ -63,7 +63,7 @@ void redirect_input(struct stack *s, const struct pbuf *p, const struct ip_meta 
     count(s, C_IcmpInRedirects);
     if (!(s->config.flags & STACK_ACCEPT_REDIRECTS) || m->to_group)
         return;
-    if (!parse(p, m, &dst, &target) || netif_has(m->nif, &target) || stack_is_local(s, &dst)) {
+    if (m->fragmented || !parse(p, m, &dst, &target) || netif_has(m->nif, &target) || stack_is_local(s, &dst)) {
         count(s, C_IcmpInErrors);
         return;
     }

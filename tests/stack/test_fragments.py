@@ -10,17 +10,20 @@ from scapy.layers.inet6 import (
     HBHOptUnknown,
     ICMPv6EchoReply,
     ICMPv6EchoRequest,
+    ICMPv6ND_NS,
+    ICMPv6NDOptSrcLLAddr,
     ICMPv6ParamProblem,
     ICMPv6TimeExceeded,
     IPv6,
     IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
     IPv6ExtHdrHopByHop,
+    fragment6,
 )
 from scapy.packet import Raw
 
 from .fragments import PATTERN, count, cut, datagram
-from .packets import quoted
+from .packets import PEER_MAC, quoted
 
 
 @pytest.fixture
@@ -34,7 +37,8 @@ def piece(h, off, size, more, *, id=77, src=None, byte=b"x", **fields):
     """A fragment by hand: ``size`` bytes from ``off`` on, of UDP."""
     who = {"src": src or h.their, **fields}
     if h.family == 4:
-        return h.ip(id=id, proto=17, flags="MF" if more else 0, frag=off // 8, **who) / Raw(byte * size)
+        where = {"id": id, "flags": "MF" if more else 0, "frag": off // 8}
+        return h.ip(**{"proto": 17, **where, **who}) / Raw(byte * size)
     return h.ip(**who) / IPv6ExtHdrFragment(id=id, nh=17, m=more, offset=off // 8) / Raw(byte * size)
 
 
@@ -194,15 +198,34 @@ def test_no_word_about_what_went_to_many(h):
     h.expect_nothing()
 
 
-def test_memory_is_bounded_for_a_source(h, u):
-    """Its own older datagrams go, another's stay."""
+def test_datagrams_of_a_source_are_bounded(h, u):
+    """Its own older ones go, another's stay: 64, however small."""
     other = "10.0.0.3" if h.family == 4 else "fd00::3"
     first, last = cut(h, datagram(h, 2000, src=other))
     h.inject(first)
-    for id in range(2000):
-        h.inject(piece(h, 0, 1400, True, id=id))
-    assert h.stack.memory()["in_use"] < 2.2 * 2**20
-    assert count(h, "ReasmFails") >= 2000 - 64
+    for id in range(200):
+        h.inject(piece(h, 0, 48, True, id=id))
+    assert h.stack.memory()["buffers"] == 65
+    assert count(h, "ReasmFails") == 200 - 64
+    h.inject(last)
+    assert h.recvfrom(u)[0] == PATTERN[:2000]
+    h.after("60s")
+    h.frames()
+
+
+def test_memory_is_bounded_for_a_source(harness, family):
+    """A sixteenth of the pool; the oldest of its datagrams go, and those of others stay."""
+    h = harness(family, memory=8 << 20)
+    u = h.open(2)
+    h.bind(u, 7)
+    other = "10.0.0.3" if family == 4 else "fd00::3"
+    first, last = cut(h, datagram(h, 2000, src=other))
+    h.inject(first)
+    for id in range(40):
+        for n in range(10):
+            h.inject(piece(h, 1400 * n, 1400, True, id=id))
+    assert (1 << 18) < h.stack.memory()["in_use"] < (1 << 19) + (1 << 15)
+    assert count(h, "ReasmFails") >= 17
     h.inject(last)
     assert h.recvfrom(u)[0] == PATTERN[:2000]
     h.after("60s")
@@ -292,6 +315,20 @@ def test_what_is_counted(h, u):
     assert not any(h.counted(name) for name in REASSEMBLY[10 - h.family])
 
 
+def test_the_protocol_tells_ipv4_datagrams_apart(harness):
+    """RFC 791 3.2: the same number, but of another protocol"""
+    h = harness(4)
+    u = h.open(2)
+    h.bind(u, 7)
+    first, last = cut(h, datagram(h, 2000, id=77))
+    h.inject(first)
+    h.inject(piece(h, 1480, 528, False, proto=1))
+    assert h.info(u).rx_queue == 0
+    h.inject(last)
+    assert h.recvfrom(u)[0] == PATTERN[:2000]
+    h.after("60s")
+
+
 # --- IPv6 alone ---
 
 
@@ -334,6 +371,18 @@ def test_the_first_holds_all_headers(v6, size):
     problem = v6.expect_packet()[ICMPv6ParamProblem]
     assert (problem.code, problem.ptr) == (3, 0)
     assert v6.counted("Ip6ReasmFails") == 1
+
+
+def test_neighbour_discovery_comes_whole(v6):
+    """RFC 6980 5: in fragments, or as an atomic one, it is not believed."""
+    ns = ICMPv6ND_NS(tgt=v6.ours) / ICMPv6NDOptSrcLLAddr(lladdr=PEER_MAC)
+    v6.inject(v6.ip(hlim=255) / IPv6ExtHdrFragment(id=5) / ns)
+    whole = v6.ip(hlim=255) / IPv6ExtHdrFragment(id=6) / ns / Raw(bytes([253, 200]) + bytes(1598))
+    for each in fragment6(whole, 1280):
+        v6.inject(each)
+    assert v6.counted("Ip6ReasmOKs") == 1
+    assert v6.counted("IcmpInErrors") == 2
+    v6.expect_nothing()
 
 
 def test_fragments_in_fragments(v6):

@@ -320,6 +320,17 @@ def test_an_older_querier_is_spoken_to_in_its_language(member):
     member.frames()
 
 
+def test_an_older_leave_is_said_once(member):
+    """RFC 2236 3, RFC 2710 4"""
+    query(member, version=2, delay="1s")
+    member.after("2s")
+    member.frames()
+    leave(member, member.member)
+    assert old_report(member.expect_packet(), leave=True) == GROUP[member.family]
+    member.after("60s")
+    member.expect_nothing()
+
+
 def test_another_members_report_is_enough(member):
     """RFC 2236 3, RFC 2710 4: of the older versions, one report for a group will do."""
     f, h = member.family, member

@@ -284,6 +284,21 @@ def test_connections_stay_in_their_zone(zones, which):
     left(zones)
 
 
+def test_the_same_four_numbers_on_two_links_are_two_connections(zones):
+    """RFC 4007 6: the zone is part of the address."""
+    both = "fe80::5"
+    for which in (0, 1):
+        zones.h.stack.add_address(index(zones, which), both + "/64")
+    listener = zones.h.listen(80)
+    for which in (0, 1):
+        arrive(zones, which, IPv6(src=LINK_LOCAL, dst=both) / TCP(sport=4000, dport=80, flags="S", seq=5 + which))
+    sent = left(zones)
+    assert [[packet[TCP].flags for packet in packets] for packets in sent] == [["SA"], ["SA"]]
+    assert [packets[0][TCP].ack for packets in sent] == [6, 7]
+    zones.h.free(listener)
+    left(zones)
+
+
 def test_a_socket_bound_to_an_interface_hears_no_other(zones):
     """socket(7), SO_BINDTODEVICE"""
     u = zones.h.open(2)
