@@ -77,8 +77,9 @@ static const struct link_ops drive_ops = {drive_xmit, drive_run, link_never_due,
 
 void drive_defaults(struct stack_config *out)
 {
-    *out = (struct stack_config){
-        .seed = {1, 0}, .memory = 64 << 20, .sockets = 4096, .rcvbuf = 1 << 20, .sndbuf = 1 << 20,
+    *out = (struct stack_config){ /* buffers as a machine has them by default (libos/config.py) */
+        .seed = {1, 0}, .memory = 256 << 20, .sockets = 4096, .rcvbuf = 128 << 10, .sndbuf = 256 << 10,
+        .rcvbuf_max = 16 << 20, .sndbuf_max = 16 << 20, .quickacks = 16, .ecn = 2, .mtu_probing = 1,
         .flags = STACK_NO_REPORTS};
 }
 

@@ -52,7 +52,7 @@ struct before {
     int64_t id;
     uint8_t state;
     seq_t snd_una, snd_max, rcv_nxt, rcv_adv, edge; /* edge: furthest that its peer ever let it send */
-    uint32_t cwnd;
+    uint32_t cwnd, out_bytes;
 };
 
 struct side {
@@ -105,6 +105,7 @@ static void watch_one(struct before *b, const struct tcp *t)
         must(seq_ge(t->rcv_nxt, b->rcv_nxt) && seq_ge(t->rcv_adv, b->rcv_adv)); /* 3.8.6: never taken back */
         b->edge = seq_max(b->edge, edge);
         must(seq_le(t->snd_max, seq_add(b->edge, 1))); /* but for a FIN */
+        must(t->out_bytes <= t->out_limit || t->out_bytes <= b->out_bytes); /* the owner may have made it smaller */
         uint32_t cwnd = t->cwnd > b->cwnd ? t->cwnd : b->cwnd;
         if (seq_gt(t->snd_max, b->snd_max)) /* a tail probe and limited transmit go beyond it */
             must(tcp_in_flight(t) <= cwnd + 3u * t->mss + 1);
@@ -115,6 +116,7 @@ static void watch_one(struct before *b, const struct tcp *t)
     b->rcv_nxt = t->rcv_nxt;
     b->rcv_adv = t->rcv_adv;
     b->cwnd = t->cwnd;
+    b->out_bytes = t->out_bytes;
 }
 
 static void watch(struct world *w)
@@ -534,6 +536,9 @@ static void begin(struct world *w)
         config.sockets = SLOTS_MAX;
         config.rcvbuf = buffers[size >> (2 * i) & 3];
         config.sndbuf = buffers[size >> (4 + 2 * i) & 3];
+        if (how & 0x20) /* they stay as they are */
+            config.rcvbuf_max = config.sndbuf_max = 0;
+        config.ecn = how & 0x10 ? 1 : 2;
         must(drive_new(&side->d, &config, mtus[how >> (1 + 2 * i) & 3], 0) == 0);
         for (unsigned family = 0; family < 2; family++)
             must(drive_address(side->d, addresses[i][family]) == 0);

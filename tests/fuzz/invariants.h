@@ -66,7 +66,6 @@ static void look_over_tcp(struct stack *s, const struct tcp *t)
     uint32_t held = 0;
     must(t->state >= ESTABLISHED && t->state < TCP_STATES);
     must(bytes_of(&t->out) == t->out_bytes && bytes_of(&t->in) == t->in_bytes);
-    must(t->out_bytes <= t->out_limit || t->out_limit < s->config.sndbuf_max);
     uint32_t waiting = 0;
     for (const struct pbuf *p = t->in.head; p; p = p->next)
         waiting += p->size;
