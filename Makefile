@@ -9,7 +9,7 @@ SOURCES := $(wildcard sched/*.[ch] net/*.[ch] net/*/*.[ch] blk/*.[ch] vfs/*.[ch]
 FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/*.c))
 FUZZ_SECONDS ?= 60
 # What calls into C itself; tests of whole programs start others, that the sanitizers would only slow down.
-SANITIZED := tests/stack tests/net tests/sched tests/test_machine.py
+SANITIZED := tests/stack tests/net tests/sched tests/test_machine.py tests/wire/test_differential.py
 SANITIZE := -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
 .NOTPARALLEL:

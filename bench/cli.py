@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from libos.bench.echo import CASES, Case, bench_echo
+from libos.bench.flood import FloodReport, bench_flood, flood_table
 from libos.bench.load import CASES as LOADS
 from libos.bench.load import LOADED, LoadReport, bench_load, load_table
 from libos.bench.report import Report, ratios_table, rows_table
@@ -47,7 +48,9 @@ def _progress(runs: int) -> Iterator[Callable[[str], None]]:
         bar.update(task, description="done", total=done + 1, completed=done + 1)
 
 
-def _finish(report: Report | LoadReport | SegmentReport | WireReport, out: Console, json_file: Path | None) -> None:
+def _finish(
+    report: Report | FloodReport | LoadReport | SegmentReport | WireReport, out: Console, json_file: Path | None
+) -> None:
     """What was left out, the file, the exit status."""
     for item in report.left_out:
         out.print(f"left out: {item.what}: {item.why}", style="red" if item.why.startswith("failed") else "yellow")
@@ -223,4 +226,36 @@ def wire(json_file: Path | None, cases: str, pairs: str, seconds: float, repeat:
     if report.rows:
         out.print("\nMbit/s that reach the program; divided by kernel to kernel.")
         out.print(wire_table(report))
+    _finish(report, out, json_file)
+
+
+@bench.command()
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there.")
+@click.option("--rates", default="20000,100000,0", show_default=True, help="SYNs a second, several; 0: as many as go.")
+@click.option("--conns", type=click.IntRange(1, 1024), default=16, show_default=True, help="Established connections.")
+@click.option(
+    "--seconds", type=click.FloatRange(0.2, 600), default=2.0, show_default=True, help="Length of one measurement."
+)
+@click.option(
+    "--repeat", type=click.IntRange(1, 1000), default=3, show_default=True, help="Runs of each; medians are reported."
+)
+def flood(json_file: Path | None, rates: str, conns: int, seconds: float, repeat: int) -> None:
+    """A SYN flood on a TAP device: what a libos server's established connections keep (root).
+
+    Requests a second in quiet, with the same frames going to another station, and with all of them for the server;
+    then what the last is of the first and of the second. The server's cpu has nothing else to do; the flooder shares
+    the client's.
+    """
+    if not all(word.isdecimal() for word in _split(rates)):
+        raise ConfigError(f"--rates {rates}: allowed: numbers, as 20000,100000,0")
+    if json_file is not None:
+        json_file.touch()
+    with _progress(len(_split(rates)) * 3 * repeat) as progress:
+        report = bench_flood(
+            [int(word) for word in _split(rates)], conns=conns, seconds=seconds, repeat=repeat, progress=progress
+        )
+    out = Console()
+    if report.rows:
+        out.print("\nRequests a second of established connections; what they keep.")
+        out.print(flood_table(report))
     _finish(report, out, json_file)

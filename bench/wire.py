@@ -189,12 +189,12 @@ def _host(congestion: str, seconds: float, repeat: int, seed: int) -> dict[str, 
 
 
 def wire_table(report: WireReport) -> Table:
-    """A line for each case: kernel to kernel in Mbit/s, the others also in relation to it."""
+    """A line for each case, a column for each sender-receiver: Mbit/s, and in relation to kernel-kernel."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)  # fits 80 columns
     pairs = list(dict.fromkeys((row.sender, row.receiver) for row in report.rows))
     table.add_column("case", no_wrap=True)
     for pair in pairs:
-        table.add_column(" to ".join(pair), justify="right", no_wrap=True)
+        table.add_column("-".join(pair), justify="right", no_wrap=True)
     ratios = report.ratios()
     for case in dict.fromkeys(row.case for row in report.rows):
         cells = []

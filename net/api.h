@@ -20,6 +20,8 @@ struct sock_name;
 /* --- the stack --------------------------------------------------------------------------------------------------- */
 
 #define STACK_ANY_DESTINATION 1 /* a gateway: takes packets for every address as its own */
+#define STACK_ACCEPT_REDIRECTS 4 /* believes a router of its own that another one is nearer (RFC 4861 8) */
+#define STACK_NO_REPORTS 2      /* tells nobody which groups it has joined: there is no multicast router */
 
 struct stack_config {
     uint64_t seed[2];       /* keys every hash and every random choice */
@@ -46,6 +48,8 @@ int stack_events(struct stack *s, uint64_t *events, unsigned max);
 
 #define STACK_INTERFACES_MAX 8 /* the first is loopback */
 int stack_add_link(struct stack *s, struct link *l); /* the interface index, 1 and up */
+/* An interface for the frames with this tag (1 to 4094) on another one's link; its index. -EEXIST. */
+int stack_add_vlan(struct stack *s, int ifindex, unsigned id);
 /* gateway NULL: on the link itself. remove: -ESRCH. */
 int stack_add_route(struct stack *s, int ifindex, const uint8_t *dest, unsigned prefix, const uint8_t *gateway);
 int stack_remove_route(struct stack *s, int ifindex, const uint8_t *dest, unsigned prefix, const uint8_t *gateway);
@@ -58,6 +62,10 @@ struct stack_route {
     uint32_t mtu;    /* 0: the link's */
     uint8_t prefix;
 };
+/* set: in place of the one with the same destination, interface and metric, or a new one. delete: -ESRCH; a gateway must be
+ * the route's if one is named. */
+int stack_set_route(struct stack *s, const struct stack_route *route);
+int stack_delete_route(struct stack *s, const struct stack_route *route);
 /* The first route at or after *cursor, the one that is tried first; advances it. 1, or 0 at the end. */
 int stack_next_route(struct stack *s, uint64_t *cursor, struct stack_route *out);
 /* The source address that a packet to dest would carry. -ENETUNREACH. */
@@ -231,8 +239,8 @@ struct impairment {
 };
 int link_new_impair(struct link **out, struct link *inner, const struct impairment *how);
 
-/* A wire: two links joined, each way with an impairment of its own. A poller; or driven by hand, with wire_run(). Owns the links
- * once it is made. memory: bytes of frames held at most. wire_start() begins to receive. */
+/* A wire: two links joined, each way with an impairment of its own. A poller; or driven by hand, with wire_run(). Owns
+ * the links once it is made. memory: bytes of frames held at most. wire_start() begins to receive. */
 struct wire;
 struct line_stats {
     uint64_t in_packets, in_bytes, out_packets, out_bytes;

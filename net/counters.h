@@ -6,6 +6,7 @@
 
 #define COUNTERS(X)                                                                                                    \
     X(EthInErrors) /* too short, or of a type that is not spoken here */                                               \
+    X(EthInUnknownVlans)                                                                                               \
     X(ArpInErrors)                                                                                                     \
     X(NeighFailed) /* packets given up because their next hop did not answer */                                        \
     X(NeighTableFull) /* neighbours not noted, packets dropped: all entries are in use */                              \
@@ -18,7 +19,14 @@
     X(IpInDelivers)                                                                                                    \
     X(IpOutRequests)                                                                                                   \
     X(IpOutNoRoutes)                                                                                                   \
-    X(IpReasmFails) /* fragments: not put together yet, dropped */                                                     \
+    X(IpReasmReqds)                                                                                                    \
+    X(IpReasmOKs)                                                                                                      \
+    X(IpReasmFails)                                                                                                    \
+    X(IpReasmTimeout)                                                                                                  \
+    X(IpFragOKs)                                                                                                       \
+    X(IpFragFails)                                                                                                     \
+    X(IpFragCreates)                                                                                                   \
+    X(IpExtReasmOverlaps) /* datagrams of either family: fragments that overlap, or are too many */                    \
     X(Ip6InReceives)                                                                                                   \
     X(Ip6InHdrErrors)                                                                                                  \
     X(Ip6InAddrErrors)                                                                                                 \
@@ -26,12 +34,23 @@
     X(Ip6InDelivers)                                                                                                   \
     X(Ip6OutRequests)                                                                                                  \
     X(Ip6OutNoRoutes)                                                                                                  \
+    X(Ip6ReasmReqds)                                                                                                   \
+    X(Ip6ReasmOKs)                                                                                                     \
     X(Ip6ReasmFails)                                                                                                   \
+    X(Ip6ReasmTimeout)                                                                                                 \
+    X(Ip6FragOKs)                                                                                                      \
+    X(Ip6FragFails)                                                                                                    \
+    X(Ip6FragCreates)                                                                                                  \
     X(IcmpInMsgs)                                                                                                      \
     X(IcmpInErrors)                                                                                                    \
     X(IcmpInCsumErrors)                                                                                                \
     X(IcmpOutMsgs)                                                                                                     \
-    X(IcmpOutRateLimited)                                                                                              \
+    X(IgmpInMsgs) /* RFC 5519 */                                                                                       \
+    X(IgmpInErrors)                                                                                                    \
+    X(IgmpOutMsgs)                                                                                                     \
+    X(IcmpInRedirects) /* of both families, as all of ICMP here */                                                     \
+    X(IcmpOutRateLimitGlobal)                                                                                          \
+    X(IcmpOutRateLimitHost)                                                                                            \
     X(UdpInDatagrams)                                                                                                  \
     X(UdpNoPorts)                                                                                                      \
     X(UdpInErrors)                                                                                                     \

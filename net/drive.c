@@ -79,7 +79,8 @@ void drive_defaults(struct stack_config *out)
 {
     *out = (struct stack_config){ /* buffers as a machine has them by default (libos/config.py) */
         .seed = {1, 0}, .memory = 256 << 20, .sockets = 4096, .rcvbuf = 128 << 10, .sndbuf = 256 << 10,
-        .rcvbuf_max = 16 << 20, .sndbuf_max = 16 << 20, .quickacks = 16, .ecn = 2};
+        .rcvbuf_max = 16 << 20, .sndbuf_max = 16 << 20, .quickacks = 16, .ecn = 2, .mtu_probing = 1,
+        .flags = STACK_NO_REPORTS};
 }
 
 int drive_new(struct drive **out, const struct stack_config *config, unsigned mtu, unsigned flags)

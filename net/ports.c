@@ -18,7 +18,7 @@ static bool overlap(const struct sock *k, const struct addr *addr, const struct 
     const struct addr *other = &o->local;
     bool mine4 = addr_is4(addr), other4 = addr_is4(other), mine_any = addr_is_any(addr), other_any = addr_is_any(other);
     if (mine4 == other4)
-        return mine_any || other_any || addr_eq(addr, other);
+        return mine_any || other_any || addr_same(addr, other);
     /* One of IPv4, one of IPv6: then only :: hears both (ipv6(7), IPV6_V6ONLY). */
     return mine4 ? other_any && !o->v6only : mine_any && !k->v6only;
 }

@@ -2,6 +2,7 @@
 #include "net/sock.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 
@@ -59,11 +60,12 @@ static int grow(struct stack *s)
         t->spare = spare;
     if (!slots || !generations || !spare || timer_reserve(&s->timers, s->timers.count + 1024 + cap) < 0)
         return -ENOMEM;
-    for (uint32_t i = cap; i-- > t->cap;) {
+    for (uint32_t i = t->cap; i < cap; i++) {
         t->slots[i] = NULL;
         t->generations[i] = 0;
         t->spare[t->nspare++] = i;
     }
+    t->next_spare = 0; /* there were none, or it would not grow */
     t->cap = cap;
     return 0;
 }
@@ -77,7 +79,9 @@ struct sock *sock_new(struct stack *s, size_t size, const struct sock_ops *ops, 
         *error = rc < 0 ? -rc : ENOMEM;
         return NULL;
     }
-    uint32_t slot = t->spare[--t->nspare];
+    uint32_t slot = t->spare[t->next_spare];
+    t->next_spare = (t->next_spare + 1) % t->cap;
+    t->nspare--;
     t->generations[slot] = t->generations[slot] % GENERATION_MASK + 1; /* never 0, so that no id is */
     t->slots[slot] = k;
     t->count++;
@@ -87,6 +91,7 @@ struct sock *sock_new(struct stack *s, size_t size, const struct sock_ops *ops, 
     k->family = (uint8_t)family;
     k->want = EV_READ;
     k->linger = -1;
+    k->discover = IP_PMTUDISC_WANT;
     if (family == AF_INET) {
         static const uint8_t any4[4];
         k->local = k->remote = addr_from4(any4);
@@ -164,7 +169,7 @@ void sock_destroy(struct stack *s, struct sock *k)
     if (t->any_dgram == k)
         t->any_dgram = NULL;
     t->slots[slot] = NULL;
-    t->spare[t->nspare++] = slot;
+    t->spare[(t->next_spare + t->nspare++) % t->cap] = slot;
     t->count--;
     free(k);
 }
@@ -302,8 +307,8 @@ struct sock *sock_lookup_connected(struct stack *s, int type, const struct addr 
                                    const struct addr *remote, unsigned rport)
 {
     for (struct sock *k = *connected_bucket(s, type, local, lport, remote, rport); k; k = k->chain)
-        if (k->rport == rport && k->lport == lport && k->type == type && addr_eq(&k->remote, remote) &&
-            addr_eq(&k->local, local))
+        if (k->rport == rport && k->lport == lport && k->type == type && addr_same(&k->remote, remote) &&
+            addr_same(&k->local, local))
             return k;
     return NULL;
 }
@@ -312,8 +317,19 @@ struct sock *sock_lookup_connected(struct stack *s, int type, const struct addr 
 static bool hears(const struct sock *k, const struct addr *addr)
 {
     if (!addr_is_any(&k->local))
-        return addr_eq(&k->local, addr);
+        return addr_same(&k->local, addr);
     return addr_is4(addr) ? k->family == AF_INET || !k->v6only : k->family == AF_INET6;
+}
+
+struct sock *sock_next_hearing(struct stack *s, struct sock *k, int type, const struct addr *local, unsigned lport,
+                               const struct addr *remote, unsigned rport)
+{
+    for (k = k ? k->chain : *sock_bound_bucket(s, type, lport); k; k = k->chain)
+        if (k->lport == lport && k->type == type && hears(k, local) &&
+            (type != SOCK_STREAM || tcp_of(k)->state == LISTEN) &&
+            (!k->rport || (k->rport == rport && addr_same(&k->remote, remote))))
+            return k;
+    return NULL;
 }
 
 /* Whoever draws highest for a flow has it: so one that comes or goes changes the flows of nobody else but itself. */
@@ -331,16 +347,10 @@ static uint64_t flow_draw(const struct stack *s, const struct sock *k, const str
 struct sock *sock_lookup_bound(struct stack *s, int type, const struct addr *local, unsigned lport,
                                const struct addr *remote, unsigned rport)
 {
-    struct sock *best = NULL;
+    struct sock *best = NULL, *k = NULL;
     int best_score = -1;
     uint64_t best_draw = 0;
-    for (struct sock *k = *sock_bound_bucket(s, type, lport); k; k = k->chain) {
-        if (k->lport != lport || k->type != type || !hears(k, local))
-            continue;
-        if (type == SOCK_STREAM && tcp_of(k)->state != LISTEN)
-            continue;
-        if (k->rport && (k->rport != rport || !addr_eq(&k->remote, remote)))
-            continue;
+    while ((k = sock_next_hearing(s, k, type, local, lport, remote, rport))) {
         int score = 4 * (k->rport != 0) + 2 * !addr_is_any(&k->local) + (addr_is4(local) == (k->family == AF_INET));
         if (score < best_score)
             continue;
@@ -364,14 +374,16 @@ struct sock *sock_lookup_bound(struct stack *s, int type, const struct addr *loc
     return best;
 }
 
-void sock_host_unreachable(struct stack *s, const struct addr *next_hop)
+void sock_address_gone(struct stack *s, const struct addr *a)
 {
     for (uint32_t i = 0; i < s->socks->cap; i++) {
         struct sock *k = s->socks->slots[i];
-        struct path path;
-        if (k && k->type == SOCK_STREAM && k->rport && tcp_is_connecting(k) &&
-            route_find(s, &k->remote, &k->local, &path) && addr_eq(&path.next, next_hop))
-            tcp_connect_failed(s, k, EHOSTUNREACH);
+        if (!k || !k->rport || !addr_same(&k->local, a))
+            continue;
+        if (k->type == SOCK_STREAM)
+            tcp_end(s, tcp_of(k), ECONNABORTED);
+        else
+            sock_fail(s, k, EADDRNOTAVAIL);
     }
 }
 
@@ -432,5 +444,5 @@ void sock_fill_name(const struct sock *k, int which, struct sock_name *out)
     memcpy(out->addr, a->b, 16);
     out->port = which == SOCK_REMOTE ? k->rport : k->lport;
     out->family = k->family;
-    out->ifindex = 0;
+    out->ifindex = a->zone;
 }

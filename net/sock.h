@@ -25,20 +25,23 @@ struct sock {
     int64_t id;
     uint8_t type; /* SOCK_STREAM, SOCK_DGRAM */
     uint8_t family;
+    uint8_t ttl, hops; /* IP_TTL, IPV6_UNICAST_HOPS; 0: the stack's own */
+    uint8_t discover;  /* IP_PMTUDISC_*: how it treats what is larger than the path */
     uint8_t tos;  /* DSCP and ECN of what it sends (IP_TOS, IPV6_TCLASS); of TCP the ECN bits are the protocol's */
     bool orphan;  /* its owner has let go of it */
+    bool recverr; /* IP_RECVERR: of ICMP errors, all */
     bool v6only, reuseaddr, reuseport;
     bool bind_no_port; /* IP_BIND_ADDRESS_NO_PORT */
     bool dirty_on, ready_on; /* on those lists */
     uint8_t hashed;    /* enum hashed */
-    uint8_t ifindex; /* SO_BINDTOIFINDEX: only on this interface; 0: on any */
+    uint8_t ifindex;   /* SO_BINDTOIFINDEX: only on this interface, and the zone of what it is told; 0: on any */
     uint16_t want; /* EV_READ, EV_WRITE */
-    int error;     /* pending, positive errno */
-    int32_t linger; /* SO_LINGER: seconds; -1: off */
     uint8_t priority; /* SO_PRIORITY and SO_MARK: kept for who asks; nothing here goes by them */
-    uint32_t mark;
+    int16_t error; /* pending, positive errno */
+    int16_t linger; /* SO_LINGER: seconds; -1: off */
     struct addr local, remote;
     uint16_t lport, rport; /* rport 0: not connected */
+    uint32_t mark;         /* SO_MARK */
     struct sock *chain; /* in the hash table */
     struct sock_node dirty, ready;
 };
@@ -50,8 +53,8 @@ enum hashed { HASHED_NOT, HASHED_BOUND, HASHED_CONNECTED };
 struct sock_table {
     struct sock **slots;
     uint32_t *generations;
-    uint32_t *spare; /* free slots, a stack */
-    uint32_t cap, nspare, count;
+    uint32_t *spare; /* free slots, a ring: each rests for as long as it can, so that its ids are long in coming again */
+    uint32_t cap, next_spare, nspare, count;
     struct sock **connected, **bound; /* buckets: by 4-tuple; by protocol and local port */
     uint32_t connected_mask;
     struct sock *any_stream, *any_dgram; /* any-destination stacks: whoever takes every port */
@@ -69,6 +72,8 @@ struct sock *sock_find(struct stack *s, int64_t id); /* NULL: dead, or an orphan
 struct sock *sock_find_any(struct stack *s, int64_t id); /* an orphan, too */
 void sock_destroy(struct stack *s, struct sock *k);
 void sock_orphan(struct stack *s, struct sock *k); /* its owner has let go: no event will name it any more */
+
+static inline unsigned sock_ttl(const struct sock *k, const struct addr *dst) { return addr_is4(dst) ? k->ttl : k->hops; }
 
 void sock_mark_dirty(struct stack *s, struct sock *k);
 void sock_mark_ready(struct stack *s, struct sock *k);
@@ -92,6 +97,9 @@ struct sock *sock_lookup_connected(struct stack *s, int type, const struct addr 
  * any. */
 struct sock *sock_lookup_bound(struct stack *s, int type, const struct addr *local, unsigned lport,
                                const struct addr *remote, unsigned rport);
+/* Each of those that hear it, one after the other: the next after k, the first after NULL. */
+struct sock *sock_next_hearing(struct stack *s, struct sock *k, int type, const struct addr *local, unsigned lport,
+                               const struct addr *remote, unsigned rport);
 /* ports.c */
 /* Would binding k to addr:port clash? */
 bool sock_port_taken(struct stack *s, const struct sock *k, const struct addr *addr, unsigned port);
@@ -106,7 +114,8 @@ unsigned sock_collect_events(struct stack *s, uint64_t *out, unsigned max);
 struct addr sock_this_host(const struct sock *k, const struct addr *any);
 void sock_fill_name(const struct sock *k, int which, struct sock_name *out);
 
-/* A next hop did not answer: fail what waits for it. */
-void sock_host_unreachable(struct stack *s, const struct addr *next_hop);
+/* An address is ours no more: connections from it end (ECONNABORTED), connected datagram sockets are told. Looks at every
+ * socket, which is good enough for what happens by hand or once in days. */
+void sock_address_gone(struct stack *s, const struct addr *a);
 
 #endif

@@ -28,15 +28,16 @@ static bool family_fits(const struct sock *k, const struct addr *a)
 int sock_bind(struct stack *s, int64_t id, const uint8_t *addr, unsigned port)
 {
     struct sock *k = sock_find(s, id);
-    struct addr a = addr_from(addr);
     if (!k)
         return -EBADF;
+    struct addr a = addr_in_zone(addr_from(addr), k->ifindex);
     if (port > 65535 || k->lport || k->rport)
         return -EINVAL;
     if (!family_fits(k, &a))
         return -EAFNOSUPPORT;
     bool anyone = s->config.flags & STACK_ANY_DESTINATION;
-    if (!addr_is_any(&a) && !addr_is_loopback(&a) && !stack_is_local(s, &a) && !anyone)
+    bool group = k->type == SOCK_DGRAM && !addr_is_unicast(&a);
+    if (!addr_is_any(&a) && !addr_is_loopback(&a) && !stack_is_local(s, &a) && !anyone && !group)
         return -EADDRNOTAVAIL;
     if (port && sock_port_taken(s, k, &a, port))
         return -EADDRINUSE;
@@ -53,9 +54,9 @@ int sock_bind(struct stack *s, int64_t id, const uint8_t *addr, unsigned port)
 int sock_connect(struct stack *s, int64_t id, const uint8_t *addr, unsigned port)
 {
     struct sock *k = sock_find(s, id);
-    struct addr a = addr_from(addr);
     if (!k)
         return -EBADF;
+    struct addr a = addr_in_zone(addr_from(addr), k->ifindex);
     if (port < 1 || port > 65535)
         return -EINVAL;
     if (!family_fits(k, &a))

@@ -45,6 +45,7 @@ EV_GONE = 1 << 15  # the network goes down: told by Python to every sink, never 
 
 _TCP_FASTOPEN_CONNECT = 30  # linux/tcp.h; socket has no name for it before 3.12
 _TYPE_FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+_BINDTOIFINDEX = 62  # SO_BINDTOIFINDEX of asm-generic/socket.h
 _PROTOCOLS = MappingProxyType({socket.SOCK_STREAM: socket.IPPROTO_TCP, socket.SOCK_DGRAM: socket.IPPROTO_UDP})
 
 
@@ -144,19 +145,25 @@ class StackSocket:
     # --- names ---------------------------------------------------------------------------------------------------
 
     def bind(self, address: Address) -> None:
-        name = self._network.names.name(self._checked(address), self.family)
+        name = self._scoped(self._network.names.name(self._checked(address), self.family))
         check(lib.sock_bind(self._network.handle, self._open_id(), name.addr, name.port), address)
 
     def connect(self, address: Address) -> None:
         """Begin to connect. TCP: BlockingIOError (EINPROGRESS); ``loop.sock_connect`` waits."""
         if self.type == socket.SOCK_STREAM and self._timeout != 0.0:
             raise self._blocking("connect")
-        name = self._network.names.name(self._checked(address), self.family)
+        name = self._scoped(self._network.names.name(self._checked(address), self.family))
         rc = lib.sock_connect(self._network.handle, self._open_id(), name.addr, name.port)
         if rc < 0 and rc != -errno.EINPROGRESS:
             check(rc, address)
         if self.type == socket.SOCK_STREAM:
             raise BlockingIOError(errno.EINPROGRESS, os.strerror(errno.EINPROGRESS))
+
+    def _scoped(self, name: Any) -> Any:
+        """A link-local address with a scope ties the socket to that interface, as with Linux (ipv6(7))."""
+        if name.ifindex and name.addr[0] == 0xFE and name.addr[1] & 0xC0 == 0x80:
+            self.setsockopt(socket.SOL_SOCKET, _BINDTOIFINDEX, name.ifindex)
+        return name
 
     def connect_ex(self, address: Address) -> int:
         try:

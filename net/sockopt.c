@@ -69,7 +69,7 @@ static int write_linger(struct stack *s, struct sock *k, const void *buf, size_t
     if (len < sizeof v)
         return -EINVAL;
     memcpy(&v, buf, sizeof v);
-    k->linger = !v.on ? -1 : v.seconds < 0 ? INT32_MAX : v.seconds;
+    k->linger = !v.on ? -1 : v.seconds < 0 || v.seconds > INT16_MAX ? INT16_MAX : (int16_t)v.seconds;
     return 0;
 }
 
@@ -107,7 +107,7 @@ static const struct sockopt common_rows[] = {
      BUFFER_MOST, .changed = tcp_sndbuf_set},
     {SOL_SOCKET, SO_RCVBUF, OPT_DGRAM, .get = get_udp_buffer, .set = set_nothing},
     {SOL_SOCKET, SO_SNDBUF, OPT_DGRAM, .get = get_udp_buffer, .set = set_nothing},
-    {SOL_SOCKET, SO_BINDTOIFINDEX, OPT_DGRAM, .get = get_ifindex, .set = set_ifindex},
+    {SOL_SOCKET, SO_BINDTOIFINDEX, OPT_ANY, .get = get_ifindex, .set = set_ifindex},
     {SOL_SOCKET, SO_LINGER, OPT_ANY, .read = read_linger, .write = write_linger},
     {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, OPT_ANY | OPT_SWITCH, OPT_FIELD(struct sock, bind_no_port)},
     {IPPROTO_IP, IP_TOS, OPT_ANY | OPT_INHERIT, OPT_FIELD(struct sock, tos), .set = set_tos},
@@ -119,7 +119,7 @@ static const struct sockopt_table common_sockopts = {common_rows, sizeof common_
 
 /* --- by the tables --- */
 
-static const struct sockopt_table *const tables[] = {&tcp_sockopts, &common_sockopts};
+static const struct sockopt_table *const tables[] = {&tcp_sockopts, &common_sockopts, &ip_sockopts};
 #define TABLES (sizeof tables / sizeof *tables)
 
 static bool has(const struct sock *k, const struct sockopt *o)

@@ -44,6 +44,7 @@ struct sockopt_table {
     unsigned count;
 };
 extern const struct sockopt_table tcp_sockopts; /* tcp/sockopt.c */
+extern const struct sockopt_table ip_sockopts;  /* ip/options.c */
 
 /* What a child of a listener starts with. */
 void sockopt_inherit(const struct sock *from, struct sock *to);

@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
+#include "net/ip/group.h"
 #include "net/ip/neigh.h"
+#include "net/ip/reass.h"
 #include "net/tcp/cong.h"
 
 #define LOOPBACK_QUEUE 4096
@@ -65,6 +67,7 @@ int stack_new(struct stack **out, const struct stack_config *config, uint64_t no
     s->poller.run = poller_run;
     s->poller.events = poller_events;
     s->now = now;
+    groups_init(s);
     s->cong = &cong_cubic;
     s->alarm = REACTOR_NEVER;
     s->rng.state = config->seed[0];
@@ -90,6 +93,7 @@ int stack_new(struct stack **out, const struct stack_config *config, uint64_t no
 void stack_free(struct stack *s)
 {
     sock_table_free(s);
+    reass_free(s);
     cong_scripts_free(s);
     tcp_fastopen_free(s);
     neigh_free(s);

@@ -1,6 +1,7 @@
 /* One host's TCP/IP: everything that its parts share. See api.h for what it offers upward.
  *
- *   link -> ether_input -> arp_input | ip4_input | ip6_input -> icmp_input | udp_input | tcp_input -> socket -> events
+ *   link -> ether_input -> arp_input | ip4_input | ip6_input (-> reass_input ->) icmp_input | udp_input | tcp_input
+ *        -> socket -> events
  *   socket -> tcp_output | udp_output -> ip_output -> neigh_output -> link
  *
  * Invariants: every entry (a frame, a run, a call from Python) sees a consistent stack and leaves one. Input never sends
@@ -23,6 +24,8 @@
 
 #define NETIFS_MAX STACK_INTERFACES_MAX
 #define ROUTES_MAX 64
+#define FRAG_IDS 256 /* a power of two */
+#define ICMP_BUCKETS 64
 #define SECOND 1000000000u
 #define MSEC 1000000u
 #define HOPS_DEFAULT 64
@@ -32,19 +35,27 @@ struct sock_table;
 struct cong_ops;
 struct cong_scripts;
 struct neigh_table;
+struct reass;
 struct pmtu_table;
 struct fastopen_cache;
 
 struct route {
-    struct addr dest, gateway;
+    struct addr dest, gateway, source; /* source any: chosen for each packet */
     uint8_t bits;
-    bool on_link;
+    bool on_link, redirected; /* redirected: see redirect.c */
+    uint32_t metric, mtu; /* the lower metric first; mtu 0: the link's */
     struct netif *nif;
 };
 
 /* A list of sockets that a socket is on at most once. */
 struct sock_list {
     struct sock *head, *tail;
+};
+
+/* Errors sent to some destinations: see icmp_error.c. */
+struct icmp_bucket {
+    uint64_t since;
+    uint32_t used;
 };
 
 struct stack {
@@ -58,7 +69,7 @@ struct stack {
 
     struct netif netifs[NETIFS_MAX]; /* the first is loopback */
     unsigned nnetifs;
-    struct route routes[ROUTES_MAX]; /* longest prefix first */
+    struct route routes[ROUTES_MAX]; /* longest prefix first, of those the lowest metric, of those the oldest */
     unsigned nroutes;
     struct neigh_table *neighs;
     struct pmtu_table *pmtus; /* pmtu.c; NULL: none known */
@@ -73,6 +84,9 @@ struct stack {
     const struct cong_ops *cong; /* of new TCP sockets */
     struct cong_scripts *scripts; /* controllers registered from outside; NULL: none */
     uint32_t time_waits; /* connections in TIME_WAIT */
+    struct timer group_timer;    /* see group.c */
+    struct reass *reass;         /* NULL: no fragment has come yet */
+    uint32_t frag_ids[FRAG_IDS]; /* see frag_id() */
     uint32_t orphans;    /* connections that nobody owns any more and that are not there yet */
     struct fastopen_cache *fastopen; /* cookies of servers; NULL: none yet */
     uint32_t fastopen_pending;       /* children whose data was handed up before the handshake ended */
@@ -81,6 +95,7 @@ struct stack {
     uint16_t ip_id;
     uint32_t icmp_tokens; /* errors that may still be sent in this second (RFC 1812 4.3.2.8, RFC 4443 2.4(f)) */
     uint64_t icmp_refill;
+    struct icmp_bucket icmp_buckets[ICMP_BUCKETS];
     uint32_t challenge_tokens; /* challenge ACKs left in this second (RFC 5961 7) */
     uint64_t challenge_refill;
     uint64_t counters[COUNTER_COUNT];
@@ -100,13 +115,27 @@ void cong_scripts_free(struct stack *s);
 static inline void count(struct stack *s, enum counter c) { s->counters[c]++; }
 
 /* --- where packets go (route.c) --- */
+enum { FRAGMENT_NEVER, FRAGMENT_HERE, FRAGMENT_ANYWHERE }; /* the first: IPv4 has DF, in all that is not cut here */
 struct path {
     struct netif *nif;
     struct addr src, next; /* source address; next hop */
+    uint32_t mtu;          /* the largest packet: of the link, and of the route; pmtu.c knows more of some paths */
+    uint8_t fragment;      /* FRAGMENT_*: may a packet larger than that be cut? */
     uint8_t tos;           /* DSCP and ECN (RFC 2474, RFC 3168 5) of what takes it: 0, unless the sender says */
 };
-/* src any: choose one. False: no route, or no address to send from. */
-bool route_find(struct stack *s, const struct addr *dst, const struct addr *src, struct path *path);
+/* src any (or NULL): choose one. ifindex: the only interface that will do, or 0; for who is on the link in any case (a
+ * group, a link-local address) there need be no route then. False: no route, or no address to send from. */
+bool route_find_on(struct stack *s, const struct addr *dst, const struct addr *src, uint32_t ifindex, struct path *path);
+static inline bool route_find(struct stack *s, const struct addr *dst, const struct addr *src, struct path *path)
+{
+    return route_find_on(s, dst, src, 0, path);
+}
+/* The zone of addresses in packets of this interface. On loopback it is not known: all of ours are there. */
+static inline uint32_t zone_of(const struct netif *nif)
+{
+    return nif->link->caps & LINK_LOOPBACK ? 0 : (uint32_t)nif->index;
+}
+
 /* --- how large packets may be (pmtu.c) --- */
 #define IP4_PATH_MTU_LEAST 552        /* what claims to be less is an attack */
 #define PATH_MTU_LIFE (600ull * SECOND) /* RFC 1191 6.3, RFC 8201 5.3 */
@@ -119,6 +148,7 @@ uint32_t path_mtu_least(const struct addr *dst);
 
 /* bits: of 128. gateway NULL: on the link itself. 0, -ENOBUFS, -ESRCH. */
 int route_add(struct netif *nif, const struct addr *dest, unsigned bits, const struct addr *gateway);
+void route_drop(struct stack *s, unsigned i); /* of the table */
 int route_remove(struct netif *nif, const struct addr *dest, unsigned bits, const struct addr *gateway);
 bool stack_is_local(const struct stack *s, const struct addr *a);
 /* The same, and nobody else has it: of an optimistic one, that is still to be heard. */
@@ -138,20 +168,23 @@ struct ip_meta {
     uint32_t ip_off; /* of the IP header, in p's buffer */
     uint8_t proto;
     uint8_t tos; /* IPv4 TOS or IPv6 traffic class: DSCP and ECN */
-    uint16_t proto_at; /* where in an IPv6 packet the field stands that named the protocol */
+    uint16_t pointer; /* into an IPv6 packet: the field that named the protocol, or that is to be complained of */
+    bool fragmented; /* it came in fragments, or with the header of one */
     bool to_group; /* sent to a multicast or broadcast address, by IP or by Ethernet: no errors in answer */
 };
 void icmp4_input(struct stack *s, struct pbuf *p, const struct ip_meta *m);
 void icmp6_input(struct stack *s, struct pbuf *p, const struct ip_meta *m);
 void udp_input(struct stack *s, struct pbuf *p, const struct ip_meta *m);
 void tcp_input(struct stack *s, struct pbuf *p, const struct ip_meta *m);
+void igmp_input(struct stack *s, const struct pbuf *p, const struct ip_meta *m);
+void mld_input(struct stack *s, const struct pbuf *p, const struct ip_meta *m);
 void nd_input(struct stack *s, struct pbuf *p, const struct ip_meta *m);
 
 /* Is the transport checksum right? Counts nothing. */
 bool ip_csum_ok(const struct pbuf *p, const struct ip_meta *m);
 
 /* --- output, each takes p --- */
-/* p starts at the transport header. 0 or -errno. */
+/* p starts at the transport header. ttl 0: the default. 0 or -errno. */
 int ip_output(struct stack *s, const struct path *path, const struct addr *dst, unsigned proto, unsigned ttl,
               struct pbuf *p);
 /* Leave the transport checksum to the link where it can (p starts at the transport header; field offset from there). */
@@ -159,12 +192,24 @@ void ip_csum_fill(const struct path *path, const struct addr *dst, unsigned prot
 void ether_output(struct netif *nif, const uint8_t *dst_mac, unsigned ethertype, struct pbuf *p);
 
 /* An ICMP error about the packet p came from (unicast senders only, rate limited). Does not take p. */
-enum icmp_error { ICMP_NO_PORT, ICMP_NO_PROTO, ICMP_NO_HOST, ICMP_NO_ROUTE, ICMP_PROHIBITED };
+enum icmp_error {
+    ICMP_NO_PORT,
+    ICMP_NO_PROTO,
+    ICMP_NO_HOST,
+    ICMP_NO_ROUTE,
+    ICMP_PROHIBITED,
+    ICMP_REASM_TIME,
+    ICMP_BAD_FIELD, /* IPv6: m->pointer says which */
+    ICMP_BAD_OPTION,
+    ICMP_BAD_OPTION_TO_ANY, /* the same, though it was sent to a group */
+    ICMP_HIDDEN_HEADERS,
+};
 void icmp_error(struct stack *s, enum icmp_error what, const struct pbuf *p, const struct ip_meta *m);
-/* An ICMP error came for a packet of ours with this inner transport header. mtu: of "too big", else 0. */
+/* An ICMP error came for a packet of ours with this inner transport header. mtu: of "too big", else 0. hard: it will not
+ * pass by itself. */
 void tcp_icmp_error(struct stack *s, const struct addr *local, const struct addr *remote, const uint8_t *header,
                     int error, uint32_t mtu);
 void udp_icmp_error(struct stack *s, const struct addr *local, const struct addr *remote, const uint8_t *header,
-                    int error, uint32_t mtu);
+                    int error, bool hard, uint32_t mtu);
 
 #endif

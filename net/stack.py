@@ -250,8 +250,6 @@ class Link:
 class Stack:
     """One host's TCP/IP. ``handle`` is what ``lib.sock_*`` take; ``poller`` is what a reactor attaches."""
 
-    ANY_DESTINATION = 1
-
     def __init__(
         self,
         rng: Rng,
@@ -267,6 +265,8 @@ class Stack:
         quickacks: int = 16,
         mtu_probing: int = 1,
         any_destination: bool = False,
+        reports: bool = True,
+        accept_redirects: bool = False,
         congestion: str = "cubic",
         ecn: int = 2,
     ) -> None:
@@ -283,7 +283,9 @@ class Stack:
                 "notsent_lowat": notsent_lowat,
                 "quickacks": quickacks,
                 "mtu_probing": mtu_probing,
-                "flags": self.ANY_DESTINATION if any_destination else 0,
+                "flags": (lib.STACK_ANY_DESTINATION if any_destination else 0)
+                | (0 if reports else lib.STACK_NO_REPORTS)
+                | (lib.STACK_ACCEPT_REDIRECTS if accept_redirects else 0),
                 "ecn": ecn,
             },
         )
@@ -310,6 +312,10 @@ class Stack:
         index = check(lib.stack_add_link(self.handle, link._handle))
         link.take()
         return index
+
+    def add_vlan(self, ifindex: int, id: int) -> int:
+        """An interface for the frames with the tag ``id`` on the link of ``ifindex`` (IEEE 802.1Q); its index."""
+        return check(lib.stack_add_vlan(self.handle, ifindex, id))
 
     def add_address(self, ifindex: int, interface: str) -> None:
         """An address with its network, as ``"10.0.0.2/24"``."""

@@ -7,23 +7,21 @@ servers. The names of things are those of ``ss``, ``nstat`` and ``ip``.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from libos._native import ffi, lib
+from libos._native import lib
 from libos.net.interface import Interface, InterfaceAddress, Neighbour
-from libos.net.stack import SocketInfo, unpack_address
+from libos.net.routes import routes
+from libos.net.stack import SocketInfo
 
 if TYPE_CHECKING:
     from libos.net.network import StackNetwork
 
 __all__ = ["InterfaceAddress", "Neighbour", "NetView", "Route", "SocketInfo"]
-
-_MAPPED_BITS = 96  # C has one kind of address: a.b.c.d is ::ffff:a.b.c.d
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +68,7 @@ class NetView:
 
     def routes(self) -> list[Route]:
         """The longest prefix first."""
-        cursor, raw, rows = ffi.new("uint64_t *"), ffi.new("struct stack_route *"), []
-        while lib.stack_next_route(self._stack.handle, cursor, raw):
-            destination = unpack_address(bytes(raw.dest))
-            bits = raw.prefix if ":" in destination else raw.prefix - _MAPPED_BITS
-            gateway = unpack_address(bytes(raw.gateway)) if any(raw.gateway) else ""
-            network = ipaddress.ip_network((destination, bits), strict=False)
-            rows.append(Route(str(network), gateway, raw.ifindex))
-        return rows
+        return [Route(row.network, row.gateway or "", row.ifindex) for row in routes(self._stack)]
 
     async def resolve(self, name: str, type: str = "") -> list[Any]:
         """Look a name up, from a coroutine on one of the machine's loops.

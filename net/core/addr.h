@@ -1,5 +1,6 @@
 /* An IP address of either family in 16 bytes: IPv4 stands as ::ffff:a.b.c.d (RFC 4291 2.5.5.2), so that routes, neighbours
- * and sockets have one kind of key. */
+ * and sockets have one kind of key. A link-local address means something on one link only (RFC 4007): where the link does
+ * not follow from who holds the address (sockets, packets, paths), its zone says which. */
 #ifndef LIBOS_ADDR_H
 #define LIBOS_ADDR_H
 
@@ -9,20 +10,22 @@
 
 struct addr {
     uint8_t b[16];
+    uint32_t zone; /* of a link-local address of IPv6: the interface's index; 0: none, or not known */
 };
 
 static inline struct addr addr_from(const uint8_t *p)
 {
-    struct addr a;
+    struct addr a = {.zone = 0};
     memcpy(a.b, p, 16);
     return a;
 }
 static inline struct addr addr_from4(const uint8_t *p)
 {
-    struct addr a = {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff}};
+    struct addr a = {.b = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff}};
     memcpy(a.b + 12, p, 4);
     return a;
 }
+/* Whatever the zones: for who knows the link anyhow. */
 static inline bool addr_eq(const struct addr *a, const struct addr *b) { return memcmp(a, b, 16) == 0; }
 static inline bool addr_is4(const struct addr *a)
 {
@@ -40,6 +43,12 @@ static inline bool addr_is_multicast(const struct addr *a)
 {
     return addr_is4(a) ? (a->b[12] & 0xf0) == 0xe0 : a->b[0] == 0xff;
 }
+/* ff01::1, ff02::1: every host is in these. */
+static inline bool addr_is_all_nodes(const struct addr *a)
+{
+    static const uint8_t rest[14] = {[13] = 1};
+    return a->b[0] == 0xff && (a->b[1] == 1 || a->b[1] == 2) && memcmp(a->b + 2, rest, 14) == 0;
+}
 static inline bool addr_is_broadcast(const struct addr *a)
 {
     static const uint8_t ones[4] = {255, 255, 255, 255};
@@ -51,6 +60,16 @@ static inline bool addr_is_loopback(const struct addr *a)
     return addr_is4(a) ? a->b[12] == 127 : memcmp(a->b, one, 16) == 0;
 }
 static inline bool addr_is_linklocal6(const struct addr *a) { return a->b[0] == 0xfe && (a->b[1] & 0xc0) == 0x80; }
+/* The same address on the same link; an unknown zone is any. */
+static inline bool addr_same(const struct addr *a, const struct addr *b)
+{
+    return addr_eq(a, b) && (a->zone == b->zone || !a->zone || !b->zone);
+}
+static inline struct addr addr_in_zone(struct addr a, uint32_t ifindex)
+{
+    a.zone = addr_is_linklocal6(&a) ? ifindex : 0;
+    return a;
+}
 /* An address that can be the source of a packet that deserves an answer. */
 static inline bool addr_is_unicast(const struct addr *a)
 {
@@ -81,7 +100,7 @@ static inline void addr_truncate(struct addr *a, unsigned bits)
 /* ff02::1:ffXX:XXXX, where neighbours ask for an address (RFC 4291 2.7.1). */
 static inline struct addr addr_solicited_node(const struct addr *a)
 {
-    struct addr m = {{0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a->b[13], a->b[14], a->b[15]}};
+    struct addr m = {.b = {0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a->b[13], a->b[14], a->b[15]}};
     return m;
 }
 

@@ -201,6 +201,13 @@ uint32_t pbuf_copy(const struct pbuf *p, uint32_t off, uint8_t *to, uint32_t len
     return done;
 }
 
+void pbuf_list_clear(struct pbuf_pool *pool, struct pbuf_list *l)
+{
+    struct pbuf *p;
+    while ((p = pbuf_list_pop(l)))
+        pbuf_free(pool, p);
+}
+
 void queue_clear(struct pbuf_pool *pool, struct pbuf_queue *q)
 {
     for (struct pbuf *p; (p = queue_pop(q));)

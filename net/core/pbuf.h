@@ -41,7 +41,10 @@ struct pbuf {
     struct pbuf *mate; /* TCP, out of order: the last packet of the run that it begins */
 };
 
-struct pbuf_queue {
+struct pbuf_list {
+    struct pbuf *head, *tail;
+};
+struct pbuf_queue { /* one that counts */
     struct pbuf *head, *tail;
     uint32_t count;
 };
@@ -114,6 +117,27 @@ static inline void pbuf_copy_offloads(struct pbuf *to, const struct pbuf *from)
 /* Copies up to len bytes of the packet from offset off; returns how many there were. */
 uint32_t pbuf_copy(const struct pbuf *p, uint32_t off, uint8_t *to, uint32_t len);
 
+static inline void pbuf_list_push(struct pbuf_list *l, struct pbuf *p)
+{
+    p->next = NULL;
+    if (l->tail)
+        l->tail->next = p;
+    else
+        l->head = p;
+    l->tail = p;
+}
+static inline struct pbuf *pbuf_list_pop(struct pbuf_list *l)
+{
+    struct pbuf *p = l->head;
+    if (p) {
+        l->head = p->next;
+        if (!l->head)
+            l->tail = NULL;
+        p->next = NULL;
+    }
+    return p;
+}
+void pbuf_list_clear(struct pbuf_pool *pool, struct pbuf_list *l);
 static inline void queue_push(struct pbuf_queue *q, struct pbuf *p)
 {
     p->next = NULL;

@@ -30,6 +30,10 @@ static inline void put32(uint8_t *p, uint32_t v)
 #define ETH_ALEN 6
 #define ETHERTYPE_IP4 0x0800
 #define ETHERTYPE_ARP 0x0806
+#define ETHERTYPE_VLAN 0x8100
+#define ETHERTYPE_QINQ 0x88a8
+#define VLAN_HLEN 4
+#define VLAN_ID_MASK 0xfff
 #define ETHERTYPE_IP6 0x86dd
 
 #define ARP_HTYPE 0
@@ -60,6 +64,9 @@ static inline void put32(uint8_t *p, uint32_t v)
 #define IP4_DF 0x4000
 #define IP4_MF 0x2000
 #define IP4_OFFMASK 0x1fff
+#define IP_PAYLOAD_MAX 65535
+#define IP_ECN_NOT 0 /* RFC 3168 5: the lower two bits of TOS and traffic class */
+#define IP_ECN_CE 3
 
 #define IP6_PLEN 4
 #define IP6_NEXT 6
@@ -68,10 +75,15 @@ static inline void put32(uint8_t *p, uint32_t v)
 #define IP6_DST 24
 #define IP6_HLEN 40
 #define IP6_MIN_MTU 1280
+#define IP6_FRAG_NEXT 0
+#define IP6_FRAG_OFF 2
+#define IP6_FRAG_ID 4
+#define IP6_FRAG_HLEN 8
 #define IP6_OPT_PAD1 0
 
 #define PROTO_HOPOPTS 0
 #define PROTO_ICMP 1
+#define PROTO_IGMP 2
 #define PROTO_TCP 6
 #define PROTO_UDP 17
 #define PROTO_ROUTING 43
@@ -87,9 +99,11 @@ static inline void put32(uint8_t *p, uint32_t v)
 #define ICMP_HLEN 8
 #define ICMP4_ECHO_REPLY 0
 #define ICMP4_UNREACH 3
+#define ICMP4_REDIRECT 5
 #define ICMP4_ECHO 8
 #define ICMP4_TIME_EXCEEDED 11
 #define ICMP4_PARAM 12
+#define ICMP4_REASM_TIME 1
 #define ICMP4_UNREACH_NET 0
 #define ICMP4_UNREACH_HOST 1
 #define ICMP4_UNREACH_PROTO 2
@@ -100,13 +114,22 @@ static inline void put32(uint8_t *p, uint32_t v)
 #define ICMP6_TOO_BIG 2
 #define ICMP6_TIME_EXCEEDED 3
 #define ICMP6_PARAM 4
+#define ICMP6_PARAM_FIELD 0
 #define ICMP6_PARAM_NEXT 1
+#define ICMP6_PARAM_OPTION 2
+#define ICMP6_PARAM_CHAIN 3
+#define ICMP6_REASM_TIME 1
 #define ICMP6_ECHO 128
 #define ICMP6_ECHO_REPLY 129
+#define ICMP6_MLD_QUERY 130
+#define ICMP6_MLD1_REPORT 131
+#define ICMP6_MLD1_DONE 132
+#define ICMP6_MLD2_REPORT 143
 #define ICMP6_RS 133
 #define ICMP6_RA 134
 #define ICMP6_NS 135
 #define ICMP6_NA 136
+#define ICMP6_REDIRECT 137
 #define ICMP6_UNREACH_NOROUTE 0
 #define ICMP6_UNREACH_ADMIN 1
 #define ICMP6_UNREACH_ADDR 3

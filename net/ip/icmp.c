@@ -1,16 +1,38 @@
-/* ICMP and ICMPv6 (RFC 792, RFC 1122 3.2.2, RFC 4443): echo answered, errors sent and heard. */
+/* ICMP and ICMPv6, coming in (RFC 792, RFC 1122 3.2.2, RFC 4443): echo is answered, an error is told to the transport that sent
+ * what it is about. What a host may leave unanswered (timestamps, masks) and what nobody may believe any more (source
+ * quench, RFC 6633) is dropped in silence. Redirects are counted, and followed only by a stack that was told to. Errors
+ * that this stack sends are in icmp_error.c. */
+#include "net/ip/icmp.h"
+
 #include <errno.h>
 
 #include "net/core/checksum.h"
-#include "net/stack.h"
 #include "net/core/wire.h"
 
-#define TTL 64
-#define ERRORS_PER_SECOND 100
+#define QUOTED_EXTENSIONS_MAX 8
 
-/* Sends an ICMP message of len bytes, from data, with its type and code in it already. */
-static void icmp_send(struct stack *s, const struct addr *src, const struct addr *dst, const uint8_t head[ICMP_HLEN],
-                      const uint8_t *body, uint32_t len)
+/* What an error is to the program. Hard: nothing else will come; soft: it may pass (RFC 1122 4.2.3.9). */
+struct meaning {
+    uint8_t error;
+    bool hard;
+};
+
+/* By code, as Linux has it: its programs know these. */
+static const struct meaning unreachable4[] = {
+    {ENETUNREACH, false},  {EHOSTUNREACH, false}, {ENOPROTOOPT, true}, {ECONNREFUSED, true}, {EMSGSIZE, false},
+    {EOPNOTSUPP, false},   {ENETUNREACH, true},   {EHOSTDOWN, true},   {ENONET, true},       {ENETUNREACH, true},
+    {EHOSTUNREACH, true},  {ENETUNREACH, false},  {EHOSTUNREACH, false}, {EHOSTUNREACH, true}, {EHOSTUNREACH, true},
+    {EHOSTUNREACH, true},
+};
+static const struct meaning unreachable6[] = {
+    {ENETUNREACH, false}, {EACCES, true},       {EHOSTUNREACH, false}, {EHOSTUNREACH, false},
+    {ECONNREFUSED, true}, {EACCES, true},       {EACCES, true},
+};
+static const struct meaning time_exceeded = {EHOSTUNREACH, false}, bad_header = {EPROTO, true},
+                            too_big = {EMSGSIZE, false};
+
+void icmp_send(struct stack *s, const struct addr *src, const struct addr *dst, const uint8_t head[ICMP_HLEN],
+               const uint8_t *body, uint32_t len)
 {
     struct path path;
     if (!route_find(s, dst, src, &path))
@@ -27,7 +49,10 @@ static void icmp_send(struct stack *s, const struct addr *src, const struct addr
     uint64_t sum = v4 ? 0 : csum_pseudo(&path.src, dst, PROTO_ICMP6, p->len);
     put16(d + ICMP_CSUM, csum_finish(csum_add(sum, d, p->len)));
     count(s, C_IcmpOutMsgs);
-    ip_output(s, &path, dst, v4 ? PROTO_ICMP : PROTO_ICMP6, TTL, p);
+    /* No DF: nobody would be there to learn from a "too big" (Linux does not set it, either). */
+    path.fragment = FRAGMENT_ANYWHERE;
+    path.mtu = path_mtu_via(s, &path, dst);
+    ip_output(s, &path, dst, v4 ? PROTO_ICMP : PROTO_ICMP6, 0, p);
 }
 
 static void echo(struct stack *s, const struct pbuf *p, const struct ip_meta *m, unsigned reply_type)
@@ -41,36 +66,58 @@ static void echo(struct stack *s, const struct pbuf *p, const struct ip_meta *m,
     icmp_send(s, &m->dst, &m->src, head, pbuf_data(p) + ICMP_HLEN, p->len - ICMP_HLEN);
 }
 
-/* The packet inside an error is one of ours: tell the transport that sent it. */
-static void error_input(struct stack *s, const struct pbuf *p, int error, uint32_t mtu, bool v4)
+/* Where the transport header of a quoted packet starts, and its protocol. 0: there is none, or not the first part of it. */
+static uint32_t quoted_transport(const uint8_t *ip, uint32_t len, bool v4, unsigned *proto)
 {
-    const uint8_t *ip = pbuf_data(p) + ICMP_HLEN;
-    uint32_t len = p->len - ICMP_HLEN, hlen = v4 ? IP4_HLEN : IP6_HLEN;
-    struct addr src, dst;
-    unsigned proto;
-    if (len < hlen || ip[0] >> 4 != (v4 ? 4 : 6))
-        goto bad;
+    uint32_t at = v4 ? IP4_HLEN : IP6_HLEN;
+    if (len < at || ip[0] >> 4 != (v4 ? 4 : 6))
+        return 0;
     if (v4) {
-        hlen = (ip[IP4_VIHL] & 15) * 4u;
-        if (hlen < IP4_HLEN || get16(ip + IP4_FRAG) & IP4_OFFMASK)
-            goto bad;
-        src = addr_from4(ip + IP4_SRC);
-        dst = addr_from4(ip + IP4_DST);
-        proto = ip[IP4_PROTO];
-    } else {
-        src = addr_from(ip + IP6_SRC);
-        dst = addr_from(ip + IP6_DST);
-        proto = ip[IP6_NEXT];
+        at = (ip[IP4_VIHL] & 15) * 4u;
+        *proto = ip[IP4_PROTO];
+        return at < IP4_HLEN || get16(ip + IP4_FRAG) & IP4_OFFMASK ? 0 : at;
     }
-    if (len < hlen + 8) /* eight bytes of the transport header are promised: ports and a sequence number */
-        goto bad;
+    *proto = ip[IP6_NEXT];
+    for (unsigned n = 0; n < QUOTED_EXTENSIONS_MAX; n++) {
+        bool fragment = *proto == PROTO_FRAGMENT;
+        if (!fragment && *proto != PROTO_HOPOPTS && *proto != PROTO_ROUTING && *proto != PROTO_DSTOPTS)
+            return at;
+        if (len - at < 8 || (fragment && get16(ip + at + IP6_FRAG_OFF) & 0xfff8))
+            return 0;
+        *proto = ip[at];
+        at += fragment ? IP6_FRAG_HLEN : (ip[at + 1] + 1u) * 8;
+        if (at > len)
+            return 0;
+    }
+    return 0;
+}
+
+/* The packet at ip is one of ours, and something has happened to it: tell the transport that sent it. */
+static bool tell(const struct netif *nif, const uint8_t *ip, uint32_t len, bool v4, struct meaning what, uint32_t mtu)
+{
+    struct stack *s = nif->stack;
+    unsigned proto;
+    uint32_t at = quoted_transport(ip, len, v4, &proto);
+    if (!at || len < at + 8) /* eight bytes of the transport header are promised: ports and a sequence number */
+        return false;
+    struct addr src = v4 ? addr_from4(ip + IP4_SRC) : addr_in_zone(addr_from(ip + IP6_SRC), zone_of(nif));
+    struct addr dst = v4 ? addr_from4(ip + IP4_DST) : addr_in_zone(addr_from(ip + IP6_DST), zone_of(nif));
     if (proto == PROTO_TCP)
-        tcp_icmp_error(s, &src, &dst, ip + hlen, error, mtu);
+        tcp_icmp_error(s, &src, &dst, ip + at, what.error, mtu);
     else if (proto == PROTO_UDP)
-        udp_icmp_error(s, &src, &dst, ip + hlen, error, mtu);
-    return;
-bad:
-    count(s, C_IcmpInErrors);
+        udp_icmp_error(s, &src, &dst, ip + at, what.error, what.hard, mtu);
+    return true;
+}
+
+static void error_input(struct stack *s, const struct pbuf *p, const struct ip_meta *m, struct meaning what, uint32_t mtu)
+{
+    if (!tell(m->nif, pbuf_data(p) + ICMP_HLEN, p->len - ICMP_HLEN, addr_is4(&m->dst), what, mtu))
+        count(s, C_IcmpInErrors);
+}
+
+void icmp_undeliverable(const struct netif *nif, const struct pbuf *p)
+{
+    tell(nif, pbuf_data(p), p->len, pbuf_data(p)[0] >> 4 == 4, (struct meaning){EHOSTUNREACH, false}, 0);
 }
 
 void icmp4_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
@@ -85,29 +132,23 @@ void icmp4_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
         count(s, C_IcmpInCsumErrors);
         return;
     }
+    unsigned code = d[ICMP_CODE];
     switch (d[ICMP_TYPE]) {
     case ICMP4_ECHO:
         echo(s, p, m, ICMP4_ECHO_REPLY);
         break;
     case ICMP4_UNREACH:
-        switch (d[ICMP_CODE]) {
-        case ICMP4_UNREACH_FRAG:
-            error_input(s, p, EMSGSIZE, get16(d + 6), true); /* RFC 1191 4 */
-            break;
-        case ICMP4_UNREACH_PROTO:
-        case ICMP4_UNREACH_PORT:
-            error_input(s, p, ECONNREFUSED, 0, true);
-            break;
-        case ICMP4_UNREACH_NET:
-            error_input(s, p, ENETUNREACH, 0, true);
-            break;
-        default:
-            error_input(s, p, EHOSTUNREACH, 0, true);
-        }
+        if (code < sizeof unreachable4 / sizeof *unreachable4) /* RFC 1191 4: the MTU, where the code is about it */
+            error_input(s, p, m, unreachable4[code], code == ICMP4_UNREACH_FRAG ? get16(d + 6) : 0);
         break;
     case ICMP4_TIME_EXCEEDED:
+        error_input(s, p, m, time_exceeded, 0);
+        break;
     case ICMP4_PARAM:
-        error_input(s, p, d[ICMP_TYPE] == ICMP4_PARAM ? EPROTO : EHOSTUNREACH, 0, true);
+        error_input(s, p, m, bad_header, 0);
+        break;
+    case ICMP4_REDIRECT:
+        redirect_input(s, p, m);
         break;
     default:
         break; /* RFC 1122 3.2.2: unknown types are silently discarded */
@@ -126,6 +167,7 @@ void icmp6_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
         count(s, C_IcmpInCsumErrors);
         return;
     }
+    unsigned code = d[ICMP_CODE];
     switch (d[ICMP_TYPE]) {
     case ICMP6_ECHO:
         echo(s, p, m, ICMP6_ECHO_REPLY);
@@ -133,59 +175,33 @@ void icmp6_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)
     case ICMP6_RA:
     case ICMP6_NS:
     case ICMP6_NA:
+        if (m->fragmented) { /* RFC 6980 5: whoever watches over neighbour discovery must be able to see it */
+            count(s, C_IcmpInErrors);
+            break;
+        }
         nd_input(s, p, m);
         break;
+    case ICMP6_MLD_QUERY:
+    case ICMP6_MLD1_REPORT:
+        mld_input(s, p, m);
+        break;
     case ICMP6_UNREACH:
-        error_input(s, p,
-                    d[ICMP_CODE] == ICMP6_UNREACH_PORT      ? ECONNREFUSED
-                    : d[ICMP_CODE] == ICMP6_UNREACH_NOROUTE ? ENETUNREACH
-                    : d[ICMP_CODE] == ICMP6_UNREACH_ADMIN   ? EACCES
-                                                            : EHOSTUNREACH,
-                    0, false);
+        if (code < sizeof unreachable6 / sizeof *unreachable6)
+            error_input(s, p, m, unreachable6[code], 0);
         break;
     case ICMP6_TOO_BIG:
-        error_input(s, p, EMSGSIZE, get32(d + ICMP_REST), false);
+        error_input(s, p, m, too_big, get32(d + ICMP_REST));
         break;
     case ICMP6_TIME_EXCEEDED:
-        error_input(s, p, EHOSTUNREACH, 0, false);
+        error_input(s, p, m, time_exceeded, 0);
         break;
     case ICMP6_PARAM:
-        error_input(s, p, EPROTO, 0, false);
+        error_input(s, p, m, bad_header, 0);
+        break;
+    case ICMP6_REDIRECT:
+        redirect_input(s, p, m);
         break;
     default:
         break;
     }
-}
-
-void icmp_error(struct stack *s, enum icmp_error what, const struct pbuf *p, const struct ip_meta *m)
-{
-    static const struct {
-        uint8_t type4, code4, type6, code6;
-    } messages[] = {
-        [ICMP_NO_PORT] = {ICMP4_UNREACH, ICMP4_UNREACH_PORT, ICMP6_UNREACH, ICMP6_UNREACH_PORT},
-        [ICMP_NO_PROTO] = {ICMP4_UNREACH, ICMP4_UNREACH_PROTO, ICMP6_PARAM, ICMP6_PARAM_NEXT},
-        [ICMP_NO_HOST] = {ICMP4_UNREACH, ICMP4_UNREACH_HOST, ICMP6_UNREACH, ICMP6_UNREACH_ADDR},
-        [ICMP_NO_ROUTE] = {ICMP4_UNREACH, ICMP4_UNREACH_NET, ICMP6_UNREACH, ICMP6_UNREACH_NOROUTE},
-        [ICMP_PROHIBITED] = {ICMP4_UNREACH, ICMP4_UNREACH_ADMIN, ICMP6_UNREACH, ICMP6_UNREACH_ADMIN},
-    };
-    if (m->to_group || !addr_is_unicast(&m->src)) /* RFC 1122 3.2.2, RFC 4443 2.4(e) */
-        return;
-    if (s->now - s->icmp_refill >= SECOND) {
-        s->icmp_refill = s->now;
-        /* Not a fixed number, that would tell which ports of ours are open (CVE-2020-25705). */
-        s->icmp_tokens = ERRORS_PER_SECOND / 2 + rng_below(&s->rng, ERRORS_PER_SECOND);
-    }
-    if (!s->icmp_tokens) {
-        count(s, C_IcmpOutRateLimited);
-        return;
-    }
-    s->icmp_tokens--;
-    bool v4 = addr_is4(&m->dst);
-    uint8_t head[ICMP_HLEN] = {v4 ? messages[what].type4 : messages[what].type6,
-                               v4 ? messages[what].code4 : messages[what].code6};
-    if (!v4 && what == ICMP_NO_PROTO)
-        put32(head + ICMP_REST, m->proto_at); /* RFC 4443 3.4: points at what was not understood */
-    /* As much of the packet as fits in the smallest MTU (RFC 1812 4.3.2.3, RFC 4443 2.4(c)). */
-    uint32_t whole = p->off - m->ip_off + p->len, most = v4 ? 576 - IP4_HLEN - ICMP_HLEN : IP6_MIN_MTU - IP6_HLEN - ICMP_HLEN;
-    icmp_send(s, &m->dst, &m->src, head, p->base + m->ip_off, whole < most ? whole : most);
 }

@@ -6,7 +6,8 @@
 
 #define ND_HOPS 255
 
-static const struct addr nobody, all_nodes = {{0xff, 2, [15] = 1}}, all_routers = {{0xff, 2, [15] = 2}};
+static const struct addr nobody, all_nodes = {.b = {0xff, 2, [15] = 1}},
+                         all_routers = {.b = {0xff, 2, [15] = 2}};
 
 void nd_send(struct netif *nif, unsigned type, uint32_t flags, const struct addr *src, const struct addr *dst,
              const uint8_t *body, uint32_t body_len)
@@ -24,7 +25,7 @@ void nd_send(struct netif *nif, unsigned type, uint32_t flags, const struct addr
     memcpy(d + ICMP_HLEN, body, body_len);
     put16(d + ICMP_CSUM, csum_finish(csum_add(csum_pseudo(src, dst, PROTO_ICMP6, len), d, len)));
     count(s, C_IcmpOutMsgs);
-    struct path path = {.nif = nif, .src = *src, .next = *dst};
+    struct path path = {.nif = nif, .src = *src, .next = *dst, .mtu = nif->link->mtu};
     ip_output(s, &path, dst, PROTO_ICMP6, ND_HOPS, p);
 }
 

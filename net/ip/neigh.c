@@ -16,7 +16,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "net/sock.h"
+#include "net/ip/icmp.h"
 #include "net/core/wire.h"
 
 #define ENTRIES 512
@@ -202,9 +202,11 @@ static void reachable(struct neigh *n)
 
 static void unreachable(struct stack *s, struct neigh *n)
 {
+    for (const struct pbuf *p = n->held.head; p; p = p->next) /* who sent them is told at once */
+        icmp_undeliverable(n->nif, p);
+    redirect_forget(n->nif, &n->addr);
     drop_held(s, n);
     set_state(n, NEIGH_FAILED, 0);
-    sock_host_unreachable(s, &n->addr);
     router_reachability(n->nif, &n->addr);
 }
 

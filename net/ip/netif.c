@@ -3,8 +3,10 @@
 
 #include <errno.h>
 
+#include "net/ip/group.h"
 #include "net/ip/neigh.h"
 #include "net/core/wire.h"
+#include "net/sock.h"
 #include "net/stack.h"
 
 static uint64_t age(struct netif *nif);
@@ -30,7 +32,12 @@ void netif_init(struct netif *nif, struct stack *s, struct link *l, int index)
     timer_init(&nif->timer, run);
 }
 
-void netif_free(struct netif *nif) { router_free(nif); } /* all timers go with their heap */
+/* All timers go with their heap. */
+void netif_free(struct netif *nif)
+{
+    router_free(nif);
+    groups_free(nif);
+}
 
 void netif_wake(struct netif *nif, uint64_t due)
 {
@@ -77,7 +84,7 @@ bool netif_is_broadcast(const struct netif *nif, const struct addr *a)
 bool stack_is_local(const struct stack *s, const struct addr *a)
 {
     for (unsigned i = 0; i < s->nnetifs; i++)
-        if (netif_has(&s->netifs[i], a))
+        if ((!a->zone || a->zone == i + 1) && netif_has(&s->netifs[i], a))
             return true;
     return false;
 }
@@ -145,6 +152,7 @@ struct netif_addr *netif_add(struct netif *nif, const struct addr *addr, unsigne
     *a = (struct netif_addr){.addr = *addr, .bits = (uint8_t)bits, .flags = (uint8_t)flags, .origin = (uint8_t)origin,
                              .state = ADDRESS_PREFERRED, .preferred_until = REACTOR_NEVER, .valid_until = REACTOR_NEVER,
                              .due = REACTOR_NEVER};
+    group_address_added(nif, addr);
     if (flags & ADDRESS_DETECT && !(nif->link->caps & LINK_LOOPBACK))
         detect_start(nif, a);
     return a;
@@ -161,9 +169,13 @@ void netif_set_lifetimes(struct netif *nif, struct netif_addr *a, uint64_t prefe
 
 void netif_remove(struct netif *nif, struct netif_addr *a)
 {
+    struct addr gone = addr_in_zone(a->addr, (uint32_t)nif->index);
+    group_address_removed(nif, &a->addr);
     if (routed(a))
         route_remove(nif, &a->addr, a->bits, NULL);
     *a = nif->addrs[--nif->naddrs];
+    if (!stack_is_local(nif->stack, &gone))
+        sock_address_gone(nif->stack, &gone);
 }
 
 /* What became deprecated, and what invalid (RFC 4862 5.5.4); when the next will. */

@@ -22,6 +22,7 @@
 
 struct stack;
 struct autoconf;
+struct group_set;
 
 struct netif_addr {
     struct addr addr;
@@ -51,6 +52,7 @@ struct netif {
     uint64_t reachable_time, retrans_time;
     uint8_t hop_limit;
     unsigned mtu4, mtu6; /* of IP packets: at most the link's */
+    struct group_set *groups;  /* group.c; NULL: none yet */
     struct autoconf *autoconf; /* router.c; NULL: this interface listens to no routers */
 };
 

@@ -41,8 +41,7 @@ static struct pmtu *find(struct stack *s, const struct addr *dst)
 uint32_t path_mtu_via(struct stack *s, const struct path *path, const struct addr *dst)
 {
     const struct pmtu *e = find(s, dst);
-    uint32_t link = netif_mtu(path->nif, addr_is4(dst));
-    return e && e->mtu < link ? e->mtu : link;
+    return e && e->mtu < path->mtu ? e->mtu : path->mtu;
 }
 
 uint32_t path_mtu(struct stack *s, const struct addr *dst)

@@ -142,7 +142,7 @@ static void learn_way(struct netif *nif, enum kind kind, const struct addr *dest
     netif_wake(nif, mine->until);
 }
 
-static struct addr any6(void) { return (struct addr){{0}}; }
+static struct addr any6(void) { return (struct addr){.zone = 0}; }
 
 void router_reachability(struct netif *nif, const struct addr *router)
 {
@@ -343,7 +343,7 @@ void router_input(struct netif *nif, const uint8_t *d, uint32_t len, const struc
 
 static void solicit(struct netif *nif)
 {
-    static const struct addr all_routers = {{0xff, 2, [15] = 2}}, nobody;
+    static const struct addr all_routers = {.b = {0xff, 2, [15] = 2}}, nobody;
     struct stack *s = nif->stack;
     struct autoconf *c = nif->autoconf;
     const struct addr *own = netif_linklocal(nif);

@@ -1,7 +1,8 @@
 /* Ethernet II framing: which frames are for us, and for whom above. */
-#include "net/link/link.h"
-#include "net/stack.h"
 #include "net/core/wire.h"
+#include "net/link/link.h"
+#include "net/link/vlan.h"
+#include "net/stack.h"
 
 void ether_input(struct link *l, struct pbuf *p, uint64_t now)
 {
@@ -21,6 +22,12 @@ void ether_input(struct link *l, struct pbuf *p, uint64_t now)
     }
     if (group)
         p->flags |= PBUF_GROUP;
+    unsigned type = get16(eth + ETH_TYPE);
+    if (type == ETHERTYPE_VLAN || type == ETHERTYPE_QINQ) {
+        if (!(p = vlan_input(nif, p)))
+            return;
+        eth = pbuf_data(p);
+    }
     pbuf_pull(p, ETH_HLEN);
     switch (get16(eth + ETH_TYPE)) {
     case ETHERTYPE_IP4:

@@ -1,10 +1,10 @@
 /* One way of a bad wire. See line.h.
  *
- * A frame passes in this order: lost? twice? damaged? Then it waits for the line (rate), travels (delay with jitter; a reordered
- * one takes no time to travel, and so overtakes, as netem has it) and is held in a heap until it is due.
+ * A frame passes in this order: lost? twice? damaged? Then it waits for the line (rate), travels (delay with jitter; a
+ * reordered one takes no time to travel, and so overtakes, as netem has it) and is held in a heap until it is due.
  *
- * Two bounds, and what meets one is dropped and counted: `queue`, the frames held at all, under way included; and `buffer_ns`,
- * what waits for the line, in time: the buffer of a bottleneck, which drops at its tail. */
+ * Two bounds, and what meets one is dropped and counted: `queue`, the frames held at all, under way included; and
+ * `buffer_ns`, what waits for the line, in time: the buffer of a bottleneck, which drops at its tail. */
 #include "net/link/line.h"
 
 #include <errno.h>
@@ -77,8 +77,8 @@ struct pbuf *line_take(struct line *d, uint64_t now)
 
 static int chance(struct line *d, uint32_t ppm) { return ppm && rng_below(&d->rng, MILLION) < ppm; }
 
-/* Independent losses; or, with `burst`, the two states of Gilbert (1960): runs of losses of that mean length, so far apart that
- * the share of lost frames is the same. */
+/* Independent losses; or, with `burst`, the two states of Gilbert (1960): runs of losses of that mean length, so far
+ * apart that the share of lost frames is the same. */
 static int lost(struct line *d)
 {
     const struct impairment *how = &d->how;
@@ -104,7 +104,7 @@ static struct pbuf *copy_of(struct pbuf_pool *pool, struct pbuf *p)
     return c;
 }
 
-/* One bit, anywhere in the frame; what its sender left to the device has been filled in before, so that a sum can find it. */
+/* One bit, anywhere in the frame; what its sender left to the device is filled in before, so that a sum can find it. */
 static struct pbuf *damaged(struct line *d, struct pbuf_pool *pool, struct pbuf *p)
 {
     struct pbuf *c = copy_of(pool, p);

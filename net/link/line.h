@@ -1,7 +1,7 @@
 /* A line: one way of a bad wire. Frames go in, and come out later, fewer, twice, damaged or in another order.
  *
- * Each line has its own stream of choices, drawn from its seed in the order in which frames go in and by nothing else: what
- * happens to the n-th frame depends on the seed and on n, not on the time of day or on the other direction.
+ * Each line has its own stream of choices, drawn from its seed in the order in which frames go in and by nothing else:
+ * what happens to the n-th frame depends on the seed and on n, not on the time or on the other direction.
  *
  * Ownership: a line owns the frames that it holds and takes over those that are put in; the pool is its user's. */
 #ifndef LIBOS_LINE_H

@@ -50,7 +50,7 @@ uint64_t link_never_due(const struct link *l); /* for ops->due of a link that ho
 /* Room that a received frame needs at most. */
 static inline uint32_t link_frame_max(const struct link *l)
 {
-    return l->caps & LINK_LRO ? 65535 + 14 : l->mtu + 14 + 4;
+    return l->caps & LINK_LRO ? 65535 + 14 + 4 : l->mtu + 14 + 4;
 }
 
 /* Give the link its upper side and let it start. */
@@ -64,7 +64,7 @@ void link_drop_tx(struct link *l, struct pbuf *p);
 /* Fill in a partial checksum, for a link that cannot. */
 void link_complete_csum(struct pbuf *p);
 
-/* A received frame that is to be sent on: what its sender left to the device is still to be done (see pbuf.h, csum_start). */
+/* A received frame is to be sent on: what its sender left to the device is still to be done (pbuf.h, csum_start). */
 void link_unfilled_csum(struct pbuf *p);
 
 /* The link that every stack has to itself. */

@@ -1,8 +1,8 @@
-/* A wire: two links joined, so that what arrives on one leaves by the other, each way through a line of its own (line.h).
+/* A wire: two links joined; what arrives on one leaves by the other, each way through a line of its own (line.h).
  *
- * It is a poller, like a stack: attached to a reactor it runs in real time without any Python, and by hand (wire_run) on a
- * virtual clock. Frames pass as they are, with the offload notes that their senders gave them; what a TAP left
- * to the device to sum up reaches the other TAP with the same request.
+ * It is a poller, like a stack: attached to a reactor it runs in real time without any Python, and by hand (wire_run)
+ * on a virtual clock. Frames pass as they are, with the offload notes that their senders gave them; what a TAP left to
+ * the device to sum up reaches the other TAP with the same request.
  *
  * Ownership: the wire owns both links and the one pool that frames live in. Bounded: by the pool, and by each line. */
 #include <errno.h>

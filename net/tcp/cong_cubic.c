@@ -22,11 +22,14 @@ struct cubic {
     uint32_t k;       /* ticks from the epoch until the curve is back at w_max */
     uint32_t w_est;   /* where New Reno would be */
     uint32_t cwnd_prior; /* at the last congestion event */
-    struct hystart hystart;
-    struct { /* as before the last congestion event, should it prove spurious (4.9) */
-        uint64_t epoch;
-        uint32_t w_max, k, w_est, cwnd_prior;
-    } prior;
+    bool hystart_over;
+    union {
+        struct hystart hystart; /* until the first slow start ends */
+        struct { /* as before the last congestion event, should it prove spurious (4.9) */
+            uint64_t epoch;
+            uint32_t w_max, k, w_est, cwnd_prior;
+        } prior;
+    };
 };
 _Static_assert(sizeof(struct cubic) <= CONG_STATE_WORDS * sizeof(uint64_t), "CUBIC's state outgrows its place");
 
@@ -135,9 +138,12 @@ static void acked(struct tcp *t, const struct ack_sample *a)
             c->epoch += a->now - c->seen;
     } else if (t->cwnd < t->ssthresh) {
         c->epoch = 0;
-        hystart_acked(&c->hystart, t, a);
+        if (c->hystart_over)
+            cong_slow_start(t, cong_slow_start_bytes(t, a->acked));
+        else
+            hystart_acked(&c->hystart, t, a);
     } else {
-        c->hystart.done = true;
+        c->hystart_over = true;
         avoid_congestion(c, t, a);
     }
     c->seen = a->now;
@@ -154,7 +160,7 @@ static uint32_t ssthresh(struct tcp *t, uint64_t now, enum cong_event why)
     c->prior.w_est = c->w_est;
     c->prior.cwnd_prior = c->cwnd_prior;
 
-    c->hystart.done = true;
+    c->hystart_over = true;
     c->epoch = 0;
     c->cwnd_prior = t->cwnd;
     if (why == CONG_TIMEOUT) /* 4.8: the window where the next congestion avoidance begins */

@@ -221,7 +221,7 @@ int stack_cong_answer(struct stack *s, int64_t id, uint32_t cwnd, uint64_t pacin
         return -EBADF;
     if (t->cong->init != init)
         return -EINVAL;
-    t->pacing_rate = pacing_rate;
+    t->pacing_rate = pacing_rate < UINT32_MAX ? (uint32_t)pacing_rate : UINT32_MAX;
     if (cwnd && (t->ca == CA_OPEN || t->ca == CA_DISORDER)) { /* a decrease goes before: the answer is about the time before */
         t->cwnd = cwnd < 2u * t->mss ? 2u * t->mss : cwnd > CWND_MAX ? CWND_MAX : cwnd;
         t->ssthresh = t->cwnd;

@@ -11,7 +11,7 @@
 
 #define PAWS_IDLE (24ull * 24 * 3600 * SECOND) /* RFC 7323 5.5: older than this, ts_recent says nothing */
 #define CHALLENGES_PER_SECOND 100
-#define STRAY_ACK_INTERVAL (500ull * MSEC)
+#define STRAY_ACK_INTERVAL 500 /* ms */
 
 static bool parse(struct stack *s, struct pbuf *p, const struct ip_meta *m, struct segment *g)
 {
@@ -81,9 +81,10 @@ void tcp_take_syn(struct stack *s, struct tcp *t, const struct segment *g)
 /* Not more than one answer in a while to what may be forged, or an answer itself. */
 static bool was_answered(struct stack *s, struct tcp *t)
 {
-    if (t->stray_acked && s->now - t->stray_acked < STRAY_ACK_INTERVAL)
+    uint32_t ms = (uint32_t)(s->now / MSEC);
+    if (t->stray_acked && ms - t->stray_acked < STRAY_ACK_INTERVAL)
         return true;
-    t->stray_acked = s->now;
+    t->stray_acked = ms;
     return false;
 }
 
@@ -282,7 +283,7 @@ static uint32_t acknowledged(struct stack *s, struct tcp *t, const struct segmen
     tcp_out_acked(s, t, bytes);
     if (t->mtu_probe || t->mtu_hole)
         tcp_mtu_acked(s, t);
-    t->progress = s->now;
+    t->progress = (uint32_t)(s->now / MSEC);
     if (t->out_bytes || t->fin_wanted)
         sock_mark_dirty(s, &t->k);
     if (was_full || t->k.want & EV_WRITE)
@@ -353,7 +354,7 @@ static void take_data(struct stack *s, struct tcp *t, const struct segment *g)
     if (!fin) {
         if (t->in_bytes != before) {
             sock_mark_ready(s, &t->k);
-            t->progress = s->now;
+            t->progress = (uint32_t)(s->now / MSEC);
         }
         tcp_ack_data(s, t);
     } else {

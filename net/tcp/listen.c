@@ -235,7 +235,7 @@ static void take_syn(struct stack *s, struct tcp *l, struct segment *g, const st
     t->held = true;
     tcp_timer_set(s, t, T_WAIT, s->now + HELD_MAX);
     g->p->mark = m->ip_off;
-    g->p->mark2 = m->proto_at;
+    g->p->mark2 = m->pointer;
     t->child->syn = g->p; /* an ICMP error in answer would have to quote it */
     g->p = NULL;
     push_back(l, t);
@@ -365,7 +365,7 @@ int sock_reject(struct stack *s, int64_t id, int error)
         return sock_free(s, id);
     struct pbuf *syn = t->child->syn;
     struct ip_meta m = {.src = k->remote, .dst = k->local, .ip_off = syn->mark, .proto = PROTO_TCP,
-                        .proto_at = (uint16_t)syn->mark2};
+                        .pointer = (uint16_t)syn->mark2};
     if (error == ECONNREFUSED || error == ECONNRESET) {
         struct segment g = {.seq = t->irs, .flags = TH_SYN, .sport = k->rport, .dport = k->lport};
         tcp_send_reset(s, &g, &m);

@@ -48,13 +48,13 @@ static void search(struct stack *s, struct tcp *t, uint32_t high, uint64_t wait)
 
 void tcp_mtu_init(struct stack *s, struct tcp *t, const struct path *path)
 {
-    uint32_t link = netif_mtu(path->nif, addr_is4(&t->k.remote)), known = path_mtu_via(s, path, &t->k.remote);
+    uint32_t link = path->mtu, known = path_mtu_via(s, path, &t->k.remote);
     t->adv_mss = (uint16_t)(link - (addr_is4(&t->k.remote) ? IP4_HLEN : IP6_HLEN) - TCP_HLEN); /* RFC 6691 */
     t->mtu = (uint16_t)known;
     t->mtu_high = t->mtu_probe = 0;
     t->mtu_hole = false;
-    if (known < link)
-        search(s, t, link, PATH_MTU_LIFE);
+    if (known < path->mtu)
+        search(s, t, path->mtu, PATH_MTU_LIFE);
     if (s->config.mtu_probing == 2) {
         uint32_t least = path_mtu_least(&t->k.remote), base = least > BASE_MTU ? least : BASE_MTU;
         search(s, t, known, 0);

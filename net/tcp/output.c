@@ -6,7 +6,6 @@
 #include "net/tcp/tcp.h"
 #include "net/core/wire.h"
 
-#define TTL 64
 #define BURST_BYTES_MAX 63000 /* payload of one segment that the link cuts: with all headers it stays under 64 KiB */
 #define SEND_FRAGS_MAX (CHANNEL_IOV_MAX - 1)
 
@@ -235,7 +234,7 @@ static bool send_segment(struct stack *s, struct tcp *t, struct path *path, stru
     uint32_t segments = plan->len > plan->mss ? (plan->len + plan->mss - 1) / plan->mss : 1;
     t->segs_out += segments;
     t->data_segs_out += plan->len ? segments : 0;
-    ip_output(s, path, &t->k.remote, PROTO_TCP, TTL, p);
+    ip_output(s, path, &t->k.remote, PROTO_TCP, sock_ttl(&t->k, &t->k.remote), p);
     return true;
 }
 
@@ -308,9 +307,10 @@ void tcp_output(struct stack *s, struct sock *k)
     struct path path;
     if (!route_find(s, &k->remote, &k->local, &path))
         return; /* its timers will try again, and give up in the end */
-    if (t->progress && s->now - t->progress < SECOND && s->now - t->confirmed >= SECOND) {
+    uint32_t ms = (uint32_t)(s->now / MSEC);
+    if (t->progress && ms - t->progress < 1000 && ms - t->confirmed >= 1000) {
         neigh_confirm(path.nif, &path.next);
-        t->confirmed = s->now;
+        t->confirmed = ms;
     }
     uint32_t burst = path.nif->link->caps & LINK_TSO && !t->urgent_out ? BURST_BYTES_MAX : t->mss;
     if (burst < t->mss)
@@ -377,5 +377,5 @@ void tcp_send_reset(struct stack *s, const struct segment *g, const struct ip_me
     ip_csum_fill(&path, &m->src, PROTO_TCP, TCP_CSUM, p);
     count(s, C_TcpOutRsts);
     count(s, C_TcpOutSegs);
-    ip_output(s, &path, &m->src, PROTO_TCP, TTL, p);
+    ip_output(s, &path, &m->src, PROTO_TCP, 0, p);
 }

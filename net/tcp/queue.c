@@ -80,7 +80,7 @@ int64_t tcp_out_append(struct stack *s, struct tcp *t, const uint8_t *data, size
                 count(s, C_TcpExtTCPMemoryPressures);
                 break;
             }
-            queue_push(&t->out, tail);
+            pbuf_list_push(&t->out, tail);
         }
         uint32_t n = pbuf_tailroom(tail);
         if (n > len - done)
@@ -111,7 +111,7 @@ void tcp_out_acked(struct stack *s, struct tcp *t, uint32_t bytes)
         if (n < p->len)
             pbuf_pull(p, n);
         else
-            pbuf_free(&s->pool, queue_pop(&t->out));
+            pbuf_free(&s->pool, pbuf_list_pop(&t->out));
         bytes -= n;
     }
 }
@@ -198,7 +198,7 @@ void tcp_in_append(struct stack *s, struct tcp *t, struct pbuf *p)
         p = pbuf_fit(&s->pool, p);
     p->next = NULL;
     t->in_held += p->size;
-    queue_push(&t->in, p);
+    pbuf_list_push(&t->in, p);
 }
 
 bool tcp_in_insert(struct stack *s, struct tcp *t, const struct segment *g)
@@ -252,7 +252,7 @@ int64_t tcp_in_read(struct stack *s, struct tcp *t, uint8_t *buf, size_t cap)
         pbuf_pull(p, n);
         if (!p->len) {
             t->in_held -= p->size;
-            pbuf_free(&s->pool, queue_pop(&t->in));
+            pbuf_free(&s->pool, pbuf_list_pop(&t->in));
         }
     }
     t->in_bytes -= (uint32_t)done;
@@ -264,13 +264,13 @@ int64_t tcp_in_read(struct stack *s, struct tcp *t, uint8_t *buf, size_t cap)
 void tcp_queues_clear(struct stack *s, struct tcp *t)
 {
     tcp_queues_cut(s, t);
-    queue_clear(&s->pool, &t->in);
+    pbuf_list_clear(&s->pool, &t->in);
     t->in_bytes = t->in_held = 0;
 }
 
 void tcp_queues_cut(struct stack *s, struct tcp *t)
 {
-    queue_clear(&s->pool, &t->out);
+    pbuf_list_clear(&s->pool, &t->out);
     sb_clear(&s->sent, &t->sb);
     tcp_ooo_clear(s, t);
     if (t->child) {

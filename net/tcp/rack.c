@@ -2,7 +2,7 @@
  * and when nothing arrives any more, a probe brings an answer long before the retransmission timer would. Needs SACK. */
 #include "net/tcp/tcp.h"
 
-#define MIN_RTT_LASTS (300ull * SECOND) /* paths change */
+#define MIN_RTT_LASTS 300 /* s: paths change */
 #define PROBE_LEAST (10ull * MSEC)      /* RFC 8985 7.2 leaves it open: room for a delayed peer on a short path */
 #define PROBE_DELAYED_ACK (200ull * MSEC) /* TLP.max_ack_delay: the peer may wait so long to acknowledge one segment */
 #define REO_PERSIST 16                  /* recoveries for which a window widened by D-SACK stays */
@@ -18,10 +18,11 @@ static bool sent_after(uint64_t a_time, seq_t a_end, uint64_t b_time, seq_t b_en
 void tcp_rack_delivered(struct tcp *t, const struct sent *r, seq_t end, const struct delivery *d)
 {
     uint64_t rtt = d->now - r->time;
+    uint32_t seconds = (uint32_t)(d->now / SECOND);
     if (!r->again) {
-        if (!t->min_rtt || rtt <= t->min_rtt || d->now - t->min_rtt_at > MIN_RTT_LASTS) { /* step 1 */
+        if (!t->min_rtt || rtt <= t->min_rtt || seconds - t->min_rtt_at > MIN_RTT_LASTS) { /* step 1 */
             t->min_rtt = rtt ? rtt : 1;
-            t->min_rtt_at = d->now;
+            t->min_rtt_at = seconds;
         }
         /* Step 3: what was sent once arrived later than something behind it. */
         if (seq_lt(end, t->rack_fack) && !t->reordering) {

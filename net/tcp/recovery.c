@@ -46,8 +46,8 @@ static bool is_dsack(const struct segment *g)
     return g->sacks > 1 && seq_ge(g->sack[0].left, g->sack[1].left) && seq_le(g->sack[0].right, g->sack[1].right);
 }
 
-/* RFC 3708 2: a D-SACK tells of a retransmission that was for nothing, unless the network makes copies by itself. It does if more
- * segments have come twice than were ever sent again; to believe it then would take every reduction back. */
+/* RFC 3708 2: a D-SACK tells of a retransmission that was for nothing, unless the network makes copies by itself. It
+ * does if more segments have come twice than were ever sent again; believed then, it takes every reduction back. */
 static bool believe_dsack(struct stack *s, struct tcp *t, uint32_t len)
 {
     count(s, C_TcpExtTCPDSACKRecv);
@@ -393,6 +393,7 @@ void tcp_resend_all(struct stack *s, struct tcp *t)
 {
     while (t->sb.flying.head)
         sb_mark_lost(&t->sb, t->sb.flying.head);
+    t->dup_bytes = 0;
     if (t->ca < CA_RECOVERY) {
         begin(t, CA_RECOVERY);
         t->undo = false;

@@ -99,19 +99,17 @@ static int write_congestion(struct stack *s, struct sock *k, const void *buf, si
 
 static int64_t no_number(struct stack *s, struct sock *k) { return -EINVAL; }
 
-/* Bytes a second; all ones, in 32 bits or more, is no limit. */
+/* Bytes a second, as 32 bits can say them; all ones, or more, is no limit. */
 static int64_t get_pacing_rate(struct stack *s, struct sock *k)
 {
-    uint64_t rate = tcp_of(k)->pacing_rate_max;
+    uint32_t rate = tcp_of(k)->pacing_rate_max;
     return rate && rate < UINT32_MAX ? (int64_t)rate : UINT32_MAX;
 }
 
 static int set_pacing_rate(struct stack *s, struct sock *k, int64_t value)
 {
-    tcp_of(k)->pacing_rate_max = value == -1 || value == UINT32_MAX ? 0
-                                 : value < 0                        ? (uint32_t)value
-                                 : value == 0                       ? 1
-                                                                    : (uint64_t)value;
+    uint32_t rate = value >= UINT32_MAX ? UINT32_MAX : (uint32_t)value; /* below 0: a C int that was meant unsigned */
+    tcp_of(k)->pacing_rate_max = rate == UINT32_MAX ? 0 : rate ? rate : 1;
     sock_mark_dirty(s, k);
     return 0;
 }

@@ -354,10 +354,8 @@ bool tcp_is_connecting(const struct sock *k)
     return t->state == SYN_SENT || t->state == SYN_RECV;
 }
 
-void tcp_connect_failed(struct stack *s, struct sock *k, int error) { tcp_end(s, tcp_of(k), error); }
-
 /* An ICMP error is a hint: it ends only what is not yet established (RFC 5461 4), and only if it is about a segment that is
- * under way (RFC 5927 4.1). */
+ * under way (RFC 5927 4.1). Else it is remembered, as the reason if nothing more gets through (RFC 1122 4.2.3.9). */
 void tcp_icmp_error(struct stack *s, const struct addr *local, const struct addr *remote, const uint8_t *header,
                     int error, uint32_t mtu)
 {

@@ -34,6 +34,8 @@
 #define LIBOS_TCP_H
 
 #include "net/core/seq.h"
+#include <errno.h>
+
 #include "net/sock.h"
 #include "net/tcp/scoreboard.h"
 
@@ -113,7 +115,7 @@ struct cong_ops {
     void (*idle)(struct tcp *t, uint64_t now);   /* nothing was sent for longer than an RTO */
     void (*release)(struct tcp *t);              /* NULL: nothing to free */
 };
-#define CONG_STATE_WORDS 12
+#define CONG_STATE_WORDS 10
 
 struct listener {
     struct tcp *first, *last; /* accept queue: children that are established, or held (LISTEN_DEFER) */
@@ -132,6 +134,7 @@ struct child {
     bool syn_acked; /* its SYN was acknowledged, and more is waited for (defer_accept) */
 };
 
+/* Ordered by what belongs together, and so that small members fill the gaps: there may be very many of these. */
 struct tcp {
     struct sock k; /* first */
     struct timer timer;
@@ -143,8 +146,10 @@ struct tcp {
     bool held; /* a LISTEN_DEFER child whose SYN is not answered yet */
     bool mtu_halves;    /* mtu_high itself was tried */
     bool mtu_hole;      /* lessened after time-outs, nothing acknowledged since */
+    uint8_t ecn; /* explicit congestion notification: ecn.c's flags */
     uint16_t mss;      /* payload bytes of a full segment to send, options taken off */
     uint16_t peer_mss; /* what its SYN said */
+    uint16_t adv_mss;  /* what our SYN says */
     uint16_t user_mss; /* TCP_MAXSEG: no more than that, either way; 0: no bound */
     uint16_t mtu;      /* of the path, from the link or an ICMP message */
     uint16_t mtu_high;  /* what it may be, as far as it is looked for; 0: it is not. See mtu.c */
@@ -156,7 +161,8 @@ struct tcp {
     seq_t iss, snd_una, snd_nxt, snd_max;
     seq_t snd_wl1, snd_wl2; /* what the last window update came with */
     uint32_t snd_wnd, snd_wnd_max;
-    struct pbuf_queue out;
+    seq_t ecn_high; /* the window was cut for marks (RFC 3168) up to here */
+    struct pbuf_list out;
     uint32_t out_bytes;
     uint32_t out_limit, out_max; /* it may hold this much; the limit may grow to that by itself */
     uint32_t notsent_lowat;      /* writable only while less than this is unsent (TCP_NOTSENT_LOWAT); 0: however much */
@@ -173,21 +179,24 @@ struct tcp {
     bool override_now; /* the persist timer found a small window: send into it (RFC 9293 3.8.6.2.1 (4)) */
     bool rexmit_now;  /* recovery wants a segment sent again, whatever the window */
     bool probe_tail;  /* a tail loss probe is due */
+    bool bursts;      /* the link takes segments longer than mss, and cuts them (LINK_TSO) */
 
     /* Receiving. */
     seq_t irs, rcv_nxt;
     seq_t rcv_adv;  /* right edge of the window we have told: never goes back */
-    struct pbuf_queue in;
+    struct pbuf_list in;
     struct pbuf *ooo;      /* out of order, by sequence number, not overlapping: see reorder.c */
     struct pbuf *ooo_last; /* the run that was touched last */
     uint32_t ooo_held;     /* bytes of buffers on `ooo` */
     uint16_t ooo_runs;
+    uint16_t rcv_mss;      /* the size of the peer's segments, as far as seen */
     uint32_t in_bytes, in_held;  /* unread bytes on `in`; bytes of the buffers they are in */
     uint32_t in_limit, in_max;   /* unread bytes it may hold; the limit may grow to that by itself */
     uint32_t rcv_lowat;          /* readable from this many bytes on (SO_RCVLOWAT) */
     bool refused;                /* in-order data found no memory: the peer must stop, see memory.c */
     bool opened;                 /* something was read since a window was told */
     bool fin_in;                 /* everything has come, the FIN too */
+    bool urgent_in;              /* what is before rcv_up is urgent, and not all was read */
 
     /* Right-sizing of the receive buffer: bytes read in one round trip, see window.c. */
     uint64_t read_since, rcv_rtt_since; /* when these were begun */
@@ -197,79 +206,75 @@ struct tcp {
     seq_t rcv_rtt_seq;                  /* when this has come, a window has passed */
 
     /* Acknowledging, see ack.c. */
-    uint64_t last_data;  /* when data came last */
     uint32_t unacked_in; /* bytes taken in since we last sent an ACK */
+    uint64_t last_data;  /* when data came last */
     uint32_t ato;        /* ns: how long an ACK waits for something to go with */
-    uint16_t rcv_mss;    /* the size of the peer's segments, as far as seen */
-    uint16_t adv_mss;    /* what our SYN says */
     uint8_t quick;       /* segments that are still to be acknowledged at once */
     bool ping_pong;      /* we answer data with data, which carries the ACK */
-    bool urgent_in; /* what is before rcv_up is urgent, and not all was read */
-    seq_t rcv_up;
     bool ack_now, ack_later;
+    seq_t rcv_up;
     uint8_t blocks_held; /* SACK blocks to tell of */
     bool twice;          /* and a duplicate */
     uint8_t dupacks_owed; /* segments out of order since rcv_nxt last moved, not yet answered each by an ACK */
+    bool rtt_timing;      /* our SYN is under way, and was sent once */
     struct sack_block blocks[TCP_SACKS_MAX], block_twice;
 
     /* Timestamps (RFC 7323): in ms, with an offset of its own for each connection. */
     uint32_t ts_offset, ts_recent;
     uint64_t ts_recent_at;
     seq_t last_ack_sent;
-    uint64_t stray_acked; /* when an empty segment outside the window was last answered */
+    seq_t rtt_seq;        /* what ends the round trip that the last sample was of */
+    uint32_t min_rtt_at;  /* s */
+    uint32_t stray_acked; /* ms: when an empty segment outside the window was last answered */
 
     /* Round-trip time (RFC 6298), ns. */
-    uint64_t srtt, rttvar, rto, min_rtt, min_rtt_at;
-    uint64_t rtt_start; /* our SYN was sent (once), if rtt_timing */
-    bool rtt_timing;
-    uint8_t backoff; /* time-outs in a row */
-    seq_t rtt_seq; /* what ends the round trip that the last sample was of */
+    uint64_t srtt, rttvar, rto, min_rtt;
 
     /* Congestion and recovery, bytes. */
     const struct cong_ops *cong;
     uint64_t cong_state[CONG_STATE_WORDS]; /* the controller's own */
     uint32_t cwnd, ssthresh;
     uint8_t ca, frto; /* enum ca_state, enum frto */
+    uint8_t dupacks;
+    bool undo;        /* a reduction may be taken back: see below */
     seq_t recover;    /* the end of what was sent when ca was entered */
     seq_t limited;    /* the end of what was sent when cwnd last held us back */
     uint32_t prr_delivered, prr_out, prr_flight; /* RFC 6937, bytes */
     struct scoreboard sb;
     uint32_t dup_bytes; /* without SACK: what duplicate ACKs say has arrived */
-    uint8_t dupacks;
     /* To take a reduction back. */
-    bool undo;
     seq_t undo_end;                     /* after recovery: until this is acknowledged */
     uint32_t prior_cwnd, prior_ssthresh, undo_bytes; /* sent again, and not said to have come twice */
-    uint64_t first_again;               /* when the first was sent again; 0: none yet */
+    seq_t probe_end; /* of a tail loss probe: see below */
+    union {
+        uint64_t first_again; /* when the first was sent again; 0: none yet */
+        uint64_t rtt_start;   /* before it is established: our SYN was sent, if rtt_timing */
+    };
     /* RACK-TLP (RFC 8985): the newest segment delivered, by time sent; the highest; how much disorder to expect. */
     uint64_t rack_time, rack_rtt;
-    seq_t rack_end, rack_fack, reo_round, probe_end;
+    seq_t rack_end, rack_fack, reo_round;
     uint8_t reo_steps, reo_persist;
     bool reordering;
     bool probing, probe_again; /* a tail loss probe is under way; it was a retransmission */
-    uint64_t last_sent;
+    uint8_t backoff;           /* time-outs in a row */
+    uint8_t keep_count, keep_sent;
     uint32_t retransmits; /* segments, in all */
+    uint16_t keep_idle, keep_interval; /* seconds */
     uint32_t dsack_dups;  /* segments that came twice, says the peer */
+    uint64_t last_sent;
 
     /* Counted, for who asks (RFC 4898). Segments; bytes of payload. */
     uint32_t segs_in, segs_out, data_segs_in, data_segs_out;
     uint64_t bytes_acked, bytes_received, bytes_retrans;
 
     /* Pacing: bytes a second, 0 for none. */
-    bool bursts;              /* the link takes segments longer than mss, and cuts them (LINK_TSO) */
-    uint64_t pacing_rate;     /* the controller's own; 0: from cwnd and srtt */
-    uint64_t pacing_rate_max; /* SO_MAX_PACING_RATE */
+    uint32_t pacing_rate;     /* the controller's own; 0: from cwnd and srtt */
+    uint32_t pacing_rate_max; /* SO_MAX_PACING_RATE; 0: none */
     uint64_t pace_next;       /* when what was sent has had its time */
 
-    /* Explicit congestion notification: ecn.c's flags; the window was cut for marks up to here. */
-    uint8_t ecn;
-    seq_t ecn_high;
-
-    uint16_t keep_idle, keep_interval; /* seconds */
-    uint8_t keep_count, keep_sent;
     uint64_t last_heard;
-    uint64_t progress;  /* when the peer last took or sent something new */
-    uint64_t confirmed; /* when the neighbour cache was last told of that (RFC 4861 7.3.1) */
+    uint32_t progress;  /* ms: when the peer last took or sent something new */
+    uint32_t confirmed; /* ms: when the neighbour cache was last told of that (RFC 4861 7.3.1) */
 
     /* How long to try. */
     uint8_t syn_retries;    /* TCP_SYNCNT; 0: the default */
@@ -281,9 +286,9 @@ struct tcp {
     uint16_t fastopen_max;  /* TCP_FASTOPEN of a listener; 0: off */
     uint16_t syn_data;      /* bytes that went with our SYN, not yet known whether taken */
     bool counted_orphan;    /* in stack.orphans */
-    int soft_error;         /* what ICMP last said of the path; forgotten when the peer acknowledges something */
+    uint16_t soft_error;    /* errno: what ICMP last said of the path; forgotten when the peer acknowledges something */
     uint32_t user_timeout;  /* ms, TCP_USER_TIMEOUT; 0: none */
-    uint64_t stalled_at;    /* when `backoff` was last 0 and a timer ran out */
+    uint32_t stalled_at;    /* ms: when `backoff` was last 0 and a timer ran out */
 
     struct child *child;       /* NULL: never was one, or is one no more */
     struct listener *listener; /* since it was in LISTEN */
@@ -341,7 +346,6 @@ void tcp_set_mss(struct tcp *t);
 bool tcp_is_connecting(const struct sock *k);
 /* In TIME-WAIT, and its ends may be taken for a new connection of ours (RFC 6191). */
 bool tcp_is_reusable(const struct stack *s, const struct sock *k);
-void tcp_connect_failed(struct stack *s, struct sock *k, int error);
 
 /* listen.c */
 /* NULL, or the connection which g's ACK brings up: it takes g. g->p NULL: it was kept. */

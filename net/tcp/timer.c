@@ -54,15 +54,18 @@ static unsigned retries(const struct tcp *t)
  * than the owner wants (TCP_USER_TIMEOUT; RFC 9293 3.8.3, R2 by the application). */
 static bool has_stalled(struct stack *s, struct tcp *t)
 {
+    uint32_t now = (uint32_t)(s->now / MSEC);
     if (!t->backoff)
-        t->stalled_at = s->now;
-    return t->user_timeout && s->now - t->stalled_at >= t->user_timeout * (uint64_t)MSEC;
+        t->stalled_at = now;
+    return t->user_timeout && now - t->stalled_at >= t->user_timeout;
 }
 
 uint64_t tcp_next_try(const struct stack *s, const struct tcp *t)
 {
-    uint64_t due = s->now + tcp_backed_off(t), end = t->stalled_at + t->user_timeout * (uint64_t)MSEC;
-    return t->user_timeout && t->backoff && end < due ? end : due;
+    uint64_t wait = tcp_backed_off(t);
+    uint32_t stalled = (uint32_t)(s->now / MSEC) - t->stalled_at;
+    uint64_t left = (t->user_timeout > stalled ? t->user_timeout - stalled : 0) * (uint64_t)MSEC;
+    return s->now + (t->user_timeout && t->backoff && left < wait ? left : wait);
 }
 
 static void give_up(struct stack *s, struct tcp *t)

@@ -80,7 +80,7 @@ class Gateway:
         limit: int = 4096,
     ) -> None:
         self.reactor = reactor
-        self.stack = Stack(rng, reactor.now(), any_destination=True)
+        self.stack = Stack(rng, reactor.now(), any_destination=True, reports=False)
         ifindex = self.stack.add_link(link)
         self._addresses: dict[int, str] = {}
         for own in map(ipaddress.ip_interface, addresses):

@@ -535,7 +535,7 @@ static void begin_world(struct world *w)
     unsigned how = u8(w), wire = u8(w);
     static const uint32_t rcvbufs[4] = {1 << 20, 4096, 65535, 300000};
     struct stack_config config = {.seed = {1, how}, .ecn = how % 3, .memory = how & 1 ? 1 << 19 : 8 << 20, .sockets = 64,
-                                  .rcvbuf = rcvbufs[how >> 1 & 3], .rcvbuf_max = 1 << 19,
+                                  .rcvbuf = rcvbufs[how >> 1 & 3], .rcvbuf_max = 1 << 19, .mtu_probing = how % 3, .quickacks = 16,
                                   .sndbuf = how & 8 ? 8192 : 1 << 18, .sndbuf_max = how & 8 ? 8192 : 1 << 20,
                                   .flags = how & 0x10 ? STACK_ANY_DESTINATION : 0};
     uint8_t addr[16];

@@ -7,7 +7,7 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.dhcp import BOOTP
 
@@ -83,6 +83,7 @@ def test_options_in_the_names_fields() -> None:
     assert Message.parse(bytes(base)).options[15] == b"example"
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.integers(1, 254).filter(lambda code: code not in (52, 53)), st.binary(max_size=600), max_size=8),
     st.sampled_from(Kind),
@@ -94,12 +95,14 @@ def test_parse_and_emit_are_inverse(options: dict[int, bytes], kind: Kind, xid: 
     assert Message.parse(message.emit()) == message
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=700))
 def test_no_datagram_raises(data: bytes) -> None:
     net = Network()
     net.client.received(data, net.now)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from([1, 3, 6, 15, 26, 51, 52, 54, 58, 59, 61, 119, 121]), st.binary(max_size=40)))
 )
@@ -119,6 +122,7 @@ def test_no_options_raise_or_give_nonsense(extra: list[tuple[int, bytes]]) -> No
         assert request.xid == discover.xid
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_routes_are_networks(data: bytes) -> None:
     try:
@@ -130,6 +134,7 @@ def test_routes_are_networks(data: bytes) -> None:
         assert router is None or ipaddress.ip_address(router)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=80))
 def test_names_are_names(data: bytes) -> None:
     try:
@@ -140,6 +145,7 @@ def test_names_are_names(data: bytes) -> None:
         assert decode_names(encode_name(name)) == (name,)
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 2**32),
     st.lists(st.tuples(st.sampled_from(["time", "offer", "ack", "nak", "decline"]), st.floats(0, 500))),

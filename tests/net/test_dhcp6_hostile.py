@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.dhcp6 import (
     DHCP6_Advertise,
@@ -68,6 +68,7 @@ def test_a_reply_of_another_server_is_not_taken() -> None:
     assert net.actions == []
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(Kind),
     st.integers(0, 2**24 - 1),
@@ -78,18 +79,21 @@ def test_parse_and_emit_are_inverse(kind: Kind, xid: int, options: list[tuple[in
     assert Message.parse(message.emit()) == message
 
 
+@settings(deadline=None)
 @given(st.lists(st.builds(Address, st.just(ADDRESS), st.integers(0, 9), st.integers(9, 2**32 - 1)), max_size=8))
 def test_an_association_and_its_bytes(addresses: list[Address]) -> None:
     association = IaNa(3, 1, 2, tuple(addresses))
     assert IaNa.parse(association.emit()) == association
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_no_datagram_raises(data: bytes) -> None:
     net = Network()
     net.client.received(data, net.now)
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([Kind.ADVERTISE, Kind.REPLY]),
     st.lists(st.tuples(st.sampled_from([3, 5, 7, 13, 14, 23, 24, 32, 82, 83]), st.binary(max_size=60)), max_size=6),

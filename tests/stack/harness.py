@@ -14,7 +14,8 @@ everybody else on the wire. Packets are built and taken apart by scapy, which kn
 Sequence numbers are relative: 0 is each side's SYN. ``expect`` is strict about every field it names, about the order,
 and about the time: the frame must have left at the very instant that the clock shows. Every frame that leaves is
 checked for its lengths and checksums. ARP and neighbour solicitations are answered for every address but those in
-``silent``, unless ``neighbours=False``: then they are frames like all others.
+``silent``, unless ``neighbours=False``: then they are frames like all others. Groups are
+reported (every IPv6 address is in one) in tests that ask for it (``reports=True``).
 
 :meth:`Harness.finish` is the end of every test: nothing unexpected left, and once the sockets are closed and the
 timers have run out, no buffer and no socket remains.
@@ -88,6 +89,7 @@ class Harness:
         seed: int = 1,
         neighbours: bool = True,
         routes: bool = True,
+        reports: bool = False,
         **stack: Any,
     ) -> None:
         self.family = family
@@ -98,7 +100,7 @@ class Harness:
         stack.setdefault("sndbuf_max", stack.setdefault("sndbuf", 1 << 20))
         stack.setdefault("quickacks", 0)
         stack.setdefault("mtu_probing", 0)
-        self.stack = Stack(Rng(seed), self.now, **stack)
+        self.stack = Stack(Rng(seed), self.now, reports=reports, **stack)
         self.handle = self.stack.handle
         mac = bytes.fromhex(OUR_MAC.replace(":", ""))
         self.link = Link.manual(Rng(seed), mtu=mtu, caps=caps, queue=queue, mac=mac)
@@ -109,12 +111,24 @@ class Harness:
         if routes:
             self.stack.add_route(self.ifindex, "0.0.0.0/0", ROUTER[4])
             self.stack.add_route(self.ifindex, "::/0", ROUTER[6])
+        self.hops = 64
         self.answers_neighbours = neighbours
         self.silent: set[str] = set()
+        self.others: list[Link] = []
+        self.tagged: list[Packet] = []  # frames of VLANs, which a test looks at by itself
         self.sent: list[Sent] = []
         self.owned: list[int] = []
         self.ours, self.their = OURS[family], PEER[family]
         self._counted: dict[str, int] = {}
+
+    def add_link(self, *addresses: str) -> tuple[Link, int]:
+        """One more link, whose frames the test moves by itself; and its index."""
+        link = Link.manual(Rng(9), mac=bytes([2, 0, 0, 0, 1, len(self.others)]))
+        self.others.append(link)
+        index = self.stack.add_link(link)
+        for address in addresses:
+            self.stack.add_address(index, address)
+        return link, index
 
     # --- time ---
 
@@ -147,7 +161,10 @@ class Harness:
         """Take what has left. True: a neighbour was answered."""
         answered = False
         for frame, gso in self.link.drain():
-            packet = parse(frame, checksums=not self.caps & Link.CSUM)
+            if frame[12:14] == b"\x81\0":
+                self.tagged.append(Ether(frame))
+                continue
+            packet = parse(frame, checksums=not self.caps & Link.CSUM, hops=self.hops)
             answer = neighbour_answer(packet, self.silent) if self.answers_neighbours else None
             if answer is None:
                 self.sent.append(Sent(self.now, packet, gso))
@@ -161,8 +178,11 @@ class Harness:
     def inject(self, packet: Packet | bytes) -> None:
         """A frame arrives. A packet without its Ethernet header gets one."""
         if isinstance(packet, Packet) and not isinstance(packet, Ether):
-            packet = Ether(src=PEER_MAC, dst=OUR_MAC) / packet
+            packet = self.frame(packet)
         self.link.inject(bytes(packet), self.now)
+
+    def frame(self, packet: Packet) -> Packet:
+        return Ether(src=PEER_MAC, dst=OUR_MAC) / packet
 
     def ip(self, **fields: Any) -> Packet:
         """An IP header from the peer to us."""
@@ -380,6 +400,8 @@ class Harness:
                 lib.sock_abort(self.handle, id)
             self._run()
             self.after("300s")
+            for link in self.others:
+                link.drain()
             memory = self.stack.memory()
             assert (memory["buffers"], memory["in_use"]) == (0, 0), f"buffers kept: {memory}"
             assert memory["sockets"] == 0, f"sockets kept: {self.stack.sockets()}"

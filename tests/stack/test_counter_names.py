@@ -15,12 +15,12 @@ from .harness import Harness
 # Names that the kernel has not, each for a reason.
 OWN = {
     "EthInErrors": "the kernel counts bad frames for each device (ip -s link)",
+    "EthInUnknownVlans": "the kernel counts frames for no VLAN of its own for each device",
     "ArpInErrors": "the kernel counts nothing of ARP here",
     "NeighFailed": "the kernel has it in /proc/net/stat/arp_cache (res_failed)",
     "NeighTableFull": "the kernel has it in /proc/net/stat/arp_cache (table_fulls)",
     "AddressConflicts": "the kernel does no conflict detection for IPv4 (RFC 5227)",
     "RouterInfoDropped": "what routers say beyond our bounds; the kernel leaves it to programs",
-    "IcmpOutRateLimited": "the kernel tells two limits apart (IcmpOutRateLimitGlobal and Host, since Linux 6.4)",
     "TcpInBytes": "the kernel has it for each socket only (TCP_INFO)",
     "TcpOutBytes": "the kernel has it for each socket only (TCP_INFO)",
     "TcpExtTCPBlackHole": "the kernel counts probes only (TCPMTUPFail, TCPMTUPSuccess)",

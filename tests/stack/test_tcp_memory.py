@@ -214,4 +214,4 @@ def test_an_idle_connection_holds_nothing_but_itself(harness, family):
     _, _ = h.established(ts=1, ws=7)
     memory = h.stack.memory()
     assert (memory["in_use"], memory["buffers"]) == (0, 0)
-    assert memory["socket_bytes"] <= 1280
+    assert memory["socket_bytes"] <= 1024

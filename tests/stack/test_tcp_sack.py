@@ -385,7 +385,7 @@ def test_dsack_takes_a_reduction_back(h):
 
 
 def test_dsacks_of_a_network_that_makes_copies_take_nothing_back(h):
-    """RFC 3708 2: more has come twice than was sent again, so the copies are not ours, and say nothing of it"""
+    """RFC 3708 2: more has come twice than was sent again: the copies are not ours, and excuse no loss"""
     p, c = ready(h)
     h.send(c, b"x" * 10_000)
     assert len(h.frames()) == 10

@@ -1,0 +1,20 @@
+/* Packets cut into fragments, and the numbers that name them. See frag.c. */
+#ifndef LIBOS_FRAG_H
+#define LIBOS_FRAG_H
+
+#include "net/stack.h"
+
+/* The next number for packets between two addresses: 32 bits for IPv6, the lower 16 for IPv4. */
+uint32_t frag_id(struct stack *s, const struct addr *src, const struct addr *dst, unsigned proto);
+/* p starts at the transport header and is too large for path->mtu. Takes p. 0, -ENOBUFS, or -EMSGSIZE where no fragment
+ * has room for data. */
+int ip_fragment(struct stack *s, const struct path *path, const struct addr *dst, unsigned proto, unsigned ttl,
+                struct pbuf *p);
+/* The IP header in front of p. */
+void ip_header(const struct path *path, const struct addr *dst, unsigned proto, unsigned ttl, unsigned id, unsigned frag,
+               struct pbuf *p);
+/* That, and out with it. frag: the field of IPv4, with its flags. Takes p. */
+void ip_emit(const struct path *path, const struct addr *dst, unsigned proto, unsigned ttl, unsigned id,
+             unsigned frag, struct pbuf *p);
+
+#endif
