@@ -371,8 +371,11 @@ void tcp_icmp_error(struct stack *s, const struct addr *local, const struct addr
         tcp_mtu_too_big(s, t, about, mtu);
         return;
     }
-    if (tcp_is_connecting(k))
+    if (tcp_is_connecting(k)) {
         tcp_end(s, t, error);
-    else
-        t->soft_error = error;
+        return;
+    }
+    t->soft_error = error;
+    if (k->recverr) /* ip(7): who wants to know, knows at once */
+        sock_fail(s, k, error);
 }

@@ -8,8 +8,9 @@ from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6ND_NS
 from scapy.layers.l2 import ARP, Ether
 
 from libos._native import lib
+from libos.errors import check
 
-from .harness import READ, fails
+from .harness import ERROR, READ, fails
 from .packets import OUR_MAC, PEER_MAC
 
 SECOND = {4: "10.0.0.3", 6: "fd00::3"}  # another address of ours
@@ -183,6 +184,33 @@ def test_a_soft_error_that_passed_is_forgotten(h):
     h.after("10s")
     h.frames()
     assert h.error(c) == "ETIMEDOUT"
+
+
+def test_who_wants_to_know_of_soft_errors_does(h):
+    """RFC 9293 3.9.1.8 (MUST-47, SHLD-20): IP_RECVERR, off by default; the connection goes on"""
+    p, c = h.established()
+    level, name = (0, 11) if h.family == 4 else (41, 25)
+    check(lib.sock_setopt(h.handle, c, level, name, 1))
+    h.send(c, b"x")
+    packet = h.expect_packet()
+    unreachable(h, packet)
+    assert h.events()[c] & ERROR
+    assert h.error(c) in ("EHOSTUNREACH", "ENETUNREACH")
+    assert h.state(c) == "ESTABLISHED"
+    check(lib.sock_setopt(h.handle, c, level, name, 0))
+    unreachable(h, packet)
+    assert h.error(c) is None
+    p.rx("A", ack=2)
+
+
+def test_time_to_live(harness):
+    """RFC 9293 3.9.2 (MUST-49): IP_TTL, inherited from the listener"""
+    h = harness(4)
+    h.hops = 9
+    listener = h.listen(80)
+    check(lib.sock_setopt(h.handle, listener, 0, 2, 9))
+    h.inject(h.ip() / TCP(sport=1, dport=80, flags="S"))
+    assert h.expect_packet()[IP].ttl == 9
 
 
 # --- how long to try ---
