@@ -81,7 +81,8 @@ $(STACK)/libos-stack.so: $(STACK_OBJECTS) $(STACK)/libos-stack.h
 	$(CC) -shared -Wl,--version-script=$(STACK)/exports -o $@ $(STACK_OBJECTS) -ldl
 
 $(STACK)/libos-stack.a: $(STACK_OBJECTS)
-	$(AR) rcs $@ $^
+	rm -f $@
+	$(AR) qcs $@ $^ # appended, not replaced: folders have files of the same name
 
 $(STACK)/libos-stack.h: net/api.h net/drive.h Makefile
 	@mkdir -p $(@D)

@@ -211,6 +211,7 @@ def test_time_to_live(harness):
     check(lib.sock_setopt(h.handle, listener, 0, 2, 9))
     h.inject(h.ip() / TCP(sport=1, dport=80, flags="S"))
     assert h.expect_packet()[IP].ttl == 9
+    h.inject(h.ip() / TCP(sport=1, dport=80, flags="R", seq=1))
 
 
 # --- how long to try ---
