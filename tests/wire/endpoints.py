@@ -28,7 +28,7 @@ class Reset(Exception):
 
 
 class Endpoint(Protocol):
-    def send(self, data: bytes) -> int | None: ...
+    def send(self, data: bytes | memoryview) -> int | None: ...
     def recv(self, most: int) -> bytes | None: ...
     def unread(self) -> int: ...
     def state(self) -> int: ...
@@ -44,7 +44,7 @@ class KernelEndpoint:
         sock.setblocking(False)
         self.sock = sock
 
-    def send(self, data: bytes) -> int | None:
+    def send(self, data: bytes | memoryview) -> int | None:
         return self._call(self.sock.send, data)
 
     def recv(self, most: int) -> bytes | None:
@@ -86,8 +86,8 @@ class StackEndpoint:
         self.stack, self.id = stack, id
         self.buffer = ffi.new("uint8_t[]", 1 << 16)
 
-    def send(self, data: bytes) -> int | None:
-        return self._checked(lib.sock_send(self.stack.handle, self.id, data, len(data)))
+    def send(self, data: bytes | memoryview) -> int | None:
+        return self._checked(lib.sock_send(self.stack.handle, self.id, ffi.from_buffer(data), len(data)))
 
     def recv(self, most: int) -> bytes | None:
         n = self._checked(lib.sock_recv(self.stack.handle, self.id, self.buffer, min(most, 1 << 16)))

@@ -116,12 +116,12 @@ class Player:
     def converse(self, mine: Side, count: int) -> Generator[None]:
         """Write mine, read count bytes, both as they can go on."""
         writes, until = list(mine.writes), self.read + count
-        pending, resume, paused = b"", self.world.now() + mine.pause * MS, False
+        pending, resume, paused = memoryview(b""), self.world.now() + mine.pause * MS, False
         while writes or pending or self.read < until:
             moved = False
             if not pending and writes:
                 size = writes.pop(0)
-                pending = stream(self.who, self.written, size)
+                pending = memoryview(stream(self.who, self.written, size))
                 self.written += size
                 moved = not size
             if pending and (n := self.endpoint.send(pending)) is not None:
