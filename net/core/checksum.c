@@ -23,6 +23,11 @@ static uint16_t fold_host(uint64_t sum)
 uint64_t csum_add(uint64_t sum, const uint8_t *data, size_t len)
 {
     uint64_t a = 0, b = 0, v;
+    if (len == 20) { /* an IPv4 header: five words cannot overflow 64 bits */
+        uint32_t w[5];
+        memcpy(w, data, 20);
+        return sum + __builtin_bswap16(fold_host((uint64_t)w[0] + w[1] + w[2] + w[3] + w[4]));
+    }
     for (; len >= 16; data += 16, len -= 16) {
         uint64_t w;
         memcpy(&v, data, 8);
@@ -51,8 +56,12 @@ uint16_t inet_checksum(const uint8_t *data, size_t len) { return csum_finish(csu
 uint64_t csum_pseudo(const struct addr *src, const struct addr *dst, unsigned proto, uint32_t len)
 {
     uint64_t sum = (len >> 16) + (len & 0xffff) + proto;
-    if (addr_is4(src))
-        return csum_add(csum_add(sum, addr_v4(src), 4), addr_v4(dst), 4);
+    if (addr_is4(src)) {
+        uint32_t a, b;
+        memcpy(&a, addr_v4(src), 4);
+        memcpy(&b, addr_v4(dst), 4);
+        return sum + __builtin_bswap16(fold_host((uint64_t)a + b));
+    }
     return csum_add(csum_add(sum, src->b, 16), dst->b, 16);
 }
 

@@ -22,6 +22,8 @@ static const uint8_t share[PBUF_CLASSES] = {2, 6, 15, 15, 16};
 _Static_assert(sizeof(struct pbuf) <= 128, "a clone is one struct pbuf");
 _Static_assert(68608 - 128 >= PBUF_ROOM_MAX, "the largest class holds the largest packet");
 
+#define LARGE_PAGE (2ull << 20)
+
 int pbuf_pool_init(struct pbuf_pool *pool, uint64_t limit)
 {
     memset(pool, 0, sizeof *pool);
@@ -29,6 +31,9 @@ int pbuf_pool_init(struct pbuf_pool *pool, uint64_t limit)
     if (map == MAP_FAILED)
         return -errno;
     pool->map = map;
+    /* Large pages for all but the beginning, so that a small machine stays small. Refused: then not. */
+    if (limit > 2 * LARGE_PAGE)
+        madvise(pool->map + LARGE_PAGE, limit - LARGE_PAGE, MADV_HUGEPAGE);
     pool->limit = limit;
     return 0;
 }

@@ -7,6 +7,7 @@
 #include "net/core/wire.h"
 
 #define BURST_BYTES_MAX 63000 /* payload of one segment that the link cuts: with all headers it stays under 64 KiB */
+#define COPY_MAX 1500
 #define SEND_FRAGS_MAX (CHANNEL_IOV_MAX - 1)
 
 enum reason { NOTHING, SEND_SYN, SEND_AGAIN, SEND_TAIL, SEND_DATA, SEND_FIN, SEND_PROBE, SEND_ACK };
@@ -191,7 +192,9 @@ static enum reason decide(struct stack *s, struct tcp *t, uint32_t burst, struct
 /* Builds and sends it. False: no buffer, try again later. plan->len may come out smaller. */
 static bool send_segment(struct stack *s, struct tcp *t, struct path *path, struct plan *plan)
 {
-    struct pbuf *p = pbuf_alloc(&s->pool, PBUF_HEADROOM + ETH_HLEN + IP6_HLEN, TCP_HLEN + TCP_OPTIONS_MAX);
+    /* A frame in one piece is cheaper to hand to a device than one in two, by more than the copy. */
+    uint32_t copied = plan->len <= COPY_MAX ? plan->len : 0;
+    struct pbuf *p = pbuf_alloc(&s->pool, PBUF_HEADROOM + ETH_HLEN + IP6_HLEN, TCP_HLEN + TCP_OPTIONS_MAX + copied);
     if (!p) {
         count(s, C_TcpExtTCPMemoryPressures);
         return false;
