@@ -14,7 +14,9 @@ from click.testing import CliRunner
 from libos.bench.cli import bench
 from libos.bench.compile import build
 from libos.bench.echo import Case, bench_echo, measure
+from libos.bench.load import bench_load
 from libos.bench.report import LeftOut, Report, Row, Sample
+from libos.bench.segment import bench_segment
 from libos.bench.servers import Peer, PeerError
 from libos.bench.testbed import Testbed
 from libos.errors import ConfigError, HostError
@@ -167,3 +169,28 @@ def test_a_server_that_does_not_start_is_quoted() -> None:
         pytest.raises(PeerError, match=r"the server did not start \(server: no such loop\)"),
     ):
         measure(build("echo_client"), Absent("bad", "python", "kernel", ""), bed, Case(1, 64), 0.1, "reno")
+
+
+@needs_compiler
+@pytest.mark.root
+@pytest.mark.slow
+def test_loads_over_veth_and_tap() -> None:
+    peers = ["c-epoll", "asyncio", "libos-tap", "tap-floor"]
+    report = bench_load(["up", "down", "connect"], peers, seconds=0.1, repeat=1)
+    assert report.left_out == []
+    assert [(row.case, row.peer) for row in report.rows] == [
+        *((case, peer) for case in ("up", "down") for peer in peers),
+        *(("connect", peer) for peer in peers[:-1]),
+    ]
+    assert all(row.rate > 10 and 0 < row.cpu_us < row.total_cpu_us for row in report.rows)
+    assert set(report.ratios()["up"]["libos-tap"]) == {"c-epoll", "tap-floor"}
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_segments_cost_something() -> None:
+    report = bench_segment(["64"], repeat=1)
+    libos = next(row for row in report.rows if row.stack == "libos")
+    assert 20 < libos.ns < 100_000
+    assert not report.failures
+    assert [item.what for item in report.left_out] in ([], ["lwip"])
