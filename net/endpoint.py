@@ -59,7 +59,6 @@ class EndpointTransport(transports._FlowControlMixin):
         self._sock: StackSocket | None = None  # for __del__
         super().__init__({} if extra is None else extra, loop)
         self._extra: dict[str, Any]
-        self._extra["socket"] = trsock.TransportSocket(sock)  # type: ignore[arg-type]
         self._ends = sock.names()  # as text only when somebody asks; the socket may be gone by then
         self._network = network
         self._handle = network.handle
@@ -112,6 +111,8 @@ class EndpointTransport(transports._FlowControlMixin):
         if name not in extra:
             if name == "sockname":
                 extra[name] = self._network.names.address(ffi.addressof(self._ends, 0))
+            elif name == "socket" and self._sock is not None:
+                extra[name] = trsock.TransportSocket(self._sock)  # type: ignore[arg-type]
             elif name == "peername":
                 extra[name] = self._network.names.address(ffi.addressof(self._ends, 1)) if self._ends[1].port else None
         return extra.get(name, default)
@@ -185,6 +186,7 @@ class EndpointTransport(transports._FlowControlMixin):
             self._release()
 
     def _release(self) -> None:
+        self.get_extra_info("socket")  # it shows a closed one from now on, as asyncio's do
         sock, self._sock = self._sock, None
         if sock is not None:
             sock.close()
@@ -197,6 +199,7 @@ class EndpointTransport(transports._FlowControlMixin):
             return
         self._drop_queue()
         self._closing = True
+        self.get_extra_info("socket")
         self._sock.abort()
         if not self._conn_lost and not self._loop.is_closed():
             self._lose(os_error(errno.ENETDOWN))
