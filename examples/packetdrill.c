@@ -1,8 +1,8 @@
 /* packetdrill's plug-in: its scripts run against this stack, in virtual time.
  *
- * packetdrill (https://github.com/google/packetdrill) can test a stack that lives in a shared object: it loads it, and asks
- * packetdrill_interface_init() for the functions through which it makes calls, moves packets and reads the time. Its
- * packetdrill.h says what they look like; here each is a call of drive.h.
+ * packetdrill (https://github.com/google/packetdrill) can test a stack that lives in a shared object: it loads it, and
+ * asks packetdrill_interface_init() for the functions through which it makes calls, moves packets and reads the time.
+ * Its packetdrill.h says what they look like; here each is a call of drive.h.
  *
  *   make libos-stack
  *   cc -shared -fPIC -Ibuild/libos-stack -I$PACKETDRILL examples/packetdrill.c build/libos-stack/libos-stack.a -ldl \

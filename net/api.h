@@ -8,8 +8,8 @@
  * All calls return 0, a count, an id, or -errno. Times are ns. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d; ports
  * are in host order. A socket id names one socket for ever: after sock_free() it answers -EBADF.
  *
- * Ownership: a stack owns its packet buffers, sockets and neighbours. A link owns its queues; stack_add_link() makes the
- * stack the link's owner too, and stack_free() frees it. A wrapper link owns the link it wraps. */
+ * Ownership: a stack owns its packet buffers, sockets and neighbours. A link owns its queues; stack_add_link() makes
+ * the stack the link's owner too, and stack_free() frees it. A wrapper link owns the link it wraps. */
 
 struct reactor; /* sched/api.h */
 struct poller;
@@ -62,8 +62,8 @@ struct stack_route {
     uint32_t mtu;    /* 0: the link's */
     uint8_t prefix;
 };
-/* set: in place of the one with the same destination, interface and metric, or a new one. delete: -ESRCH; a gateway must be
- * the route's if one is named. */
+/* set: in place of the one with the same destination, interface and metric, or a new one. delete: -ESRCH; a gateway
+ * must be the route's if one is named. */
 int stack_set_route(struct stack *s, const struct stack_route *route);
 int stack_delete_route(struct stack *s, const struct stack_route *route);
 /* The first route at or after *cursor, the one that is tried first; advances it. 1, or 0 at the end. */
@@ -78,8 +78,8 @@ uint16_t inet_checksum(const uint8_t *data, size_t len);
 int stack_set_congestion(struct stack *s, const char *name);
 const char *stack_congestion_name(struct stack *s, unsigned i); /* of the i-th that there is; NULL behind the last */
 
-/* A controller outside of C (see tcp/cong_script.c), from now on known by this name. beta: thousandths of the window that
- * remain after a loss, 100 to 1000. Its index; -EEXIST, -EINVAL, -ENOSPC. */
+/* A controller outside of C (see tcp/cong_script.c), from now on known by this name. beta: thousandths of the window
+ * that remain after a loss, 100 to 1000. Its index; -EEXIST, -EINVAL, -ENOSPC. */
 int stack_cong_register(struct stack *s, const char *name, unsigned beta);
 
 #define CONG_ROUND_FIRST 1      /* of this connection */
@@ -175,7 +175,8 @@ struct stack_neighbour {
 /* The first neighbour at or after *cursor; advances it. 1, or 0 at the end. */
 int stack_next_neighbour(struct stack *s, uint64_t *cursor, struct stack_neighbour *out);
 
-/* How long a second of detection and of router solicitation takes, 1 ms to 1 s: less where the link is known to be fast. */
+/* How long a second of detection and of router solicitation takes, 1 ms to 1 s: less where the link is known to be
+ * fast. */
 int stack_set_pace(struct stack *s, int ifindex, uint64_t ns);
 /* Of IPv4 packets on this interface, 576 to the link's. */
 int stack_set_mtu(struct stack *s, int ifindex, unsigned mtu);
@@ -200,7 +201,8 @@ int stack_next_server(struct stack *s, uint64_t *cursor, struct sock_name *out);
 int stack_next_domain(struct stack *s, uint64_t *cursor, char name[254]);
 
 /* Socket id 0 stands for the stack itself: EV_READ, once, after addresses, routers or what routers say have changed;
- * EV_WRITE, once, when the alarm is due; EV_REQUEST while stack_cong_rounds() has some to give. A stack has one alarm; REACTOR_NEVER turns it off. */
+ * EV_WRITE, once, when the alarm is due; EV_REQUEST while stack_cong_rounds() has some to give. A stack has one alarm;
+ * REACTOR_NEVER turns it off. */
 void stack_set_alarm(struct stack *s, uint64_t when);
 
 /* --- links ------------------------------------------------------------------------------------------------------- */
@@ -294,8 +296,8 @@ int sock_reject(struct stack *s, int64_t id, int error); /* RST for ECONNREFUSED
  * stream, -EAGAIN. */
 int64_t sock_send(struct stack *s, int64_t id, const uint8_t *data, size_t len);
 int64_t sock_recv(struct stack *s, int64_t id, uint8_t *buf, size_t cap);
-/* Urgent data, which stays in line (RFC 6093). sock_send_urgent: sock_send, and all that is queued is urgent. sock_urgent:
- * bytes to be read up to its end, not all of which need be here yet; 0: none is pending. */
+/* Urgent data, which stays in line (RFC 6093). sock_send_urgent: sock_send, and all that is queued is urgent.
+ * sock_urgent: bytes to be read up to its end, not all of which need be here yet; 0: none is pending. */
 int64_t sock_send_urgent(struct stack *s, int64_t id, const uint8_t *data, size_t len);
 int64_t sock_urgent(struct stack *s, int64_t id);
 int sock_shutdown(struct stack *s, int64_t id); /* FIN after what is queued; reading goes on */
@@ -306,7 +308,8 @@ int64_t sock_sendto(struct stack *s, int64_t id, const uint8_t *data, size_t len
 int64_t sock_recvfrom(struct stack *s, int64_t id, uint8_t *buf, size_t cap, struct sock_name *from,
                       struct sock_name *to);
 
-/* The owner is done with it. TCP: FIN (RST if unread data is thrown away, or SO_LINGER says so), then lingers by itself. */
+/* The owner is done with it. TCP: FIN (RST if unread data is thrown away, or SO_LINGER says so), then lingers by
+ * itself. */
 int sock_free(struct stack *s, int64_t id);
 int sock_abort(struct stack *s, int64_t id); /* RST, and free */
 
@@ -315,8 +318,8 @@ int sock_want(struct stack *s, int64_t id, unsigned mask);
 int sock_error(struct stack *s, int64_t id); /* and clear: an errno, 0 */
 int sock_getname(struct stack *s, int64_t id, int which, struct sock_name *out);
 int sock_names(struct stack *s, int64_t id, struct sock_name out[2]); /* local, remote (port 0: not connected) */
-/* Options by Linux's levels and names. Those of one integer; and any, as getsockopt(2) and setsockopt(2) have it: the bytes
- * of an int, a struct or a name. getsockopt: how many were written, at most cap. */
+/* Options by Linux's levels and names. Those of one integer; and any, as getsockopt(2) and setsockopt(2) have it: the
+ * bytes of an int, a struct or a name. getsockopt: how many were written, at most cap. */
 int64_t sock_getopt(struct stack *s, int64_t id, int level, int name);
 int sock_setopt(struct stack *s, int64_t id, int level, int name, int64_t value);
 int64_t sock_getsockopt(struct stack *s, int64_t id, int level, int name, void *buf, size_t cap);

@@ -1,6 +1,6 @@
 /* What a stack counts, by the names of SNMP's MIBs as Linux's nstat shows them (RFC 4293, 4022, 4113; TcpExt is Linux's
- * own). Udp* and Icmp* count both families, where Linux has Udp6* and Icmp6* besides. One list makes the enum and the names;
- * tests/stack/test_counters.py holds them to the kernel's, and lists those of our own with the reason. */
+ * own). Udp* and Icmp* count both families, where Linux has Udp6* and Icmp6* besides. One list makes the enum and the
+ * names; tests/stack/test_counters.py holds them to the kernel's, and lists those of our own with the reason. */
 #ifndef LIBOS_COUNTERS_H
 #define LIBOS_COUNTERS_H
 

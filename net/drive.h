@@ -2,12 +2,12 @@
  * packets in at given times, packets out with the time at which they left, and a clock that only moves when it is told
  * to. No thread, no wall clock, no I/O; the same calls in the same order give the same packets.
  *
- * Time is in ns and starts at 0. Each call is one turn of the stack: what it makes necessary has left when it returns, and
- * what needs time leaves when drive_advance() (or the time of drive_inject()) gets there. No call blocks: where one of a
- * blocking socket would wait, it answers -EAGAIN or -EINPROGRESS.
+ * Time is in ns and starts at 0. Each call is one turn of the stack: what it makes necessary has left when it returns,
+ * and what needs time leaves when drive_advance() (or the time of drive_inject()) gets there. No call blocks: where one
+ * of a blocking socket would wait, it answers -EAGAIN or -EINPROGRESS.
  *
- * Frames are bare IP packets, as on a TUN device: there are no neighbours to ask, and all addresses are on the link. With
- * DRIVE_ETHERNET they are Ethernet frames, and ARP and neighbour discovery are the caller's to answer.
+ * Frames are bare IP packets, as on a TUN device: there are no neighbours to ask, and all addresses are on the link.
+ * With DRIVE_ETHERNET they are Ethernet frames, and ARP and neighbour discovery are the caller's to answer.
  *
  * All calls return 0, a count, a descriptor, or -errno. One thread at a time may use a drive; any number of drives may
  * exist. Ownership: a drive owns its stack, its link and its sockets; drive_free() ends them all without a word.
@@ -49,8 +49,8 @@ int drive_bind(struct drive *d, int fd, const struct sockaddr *addr, unsigned le
 int drive_listen(struct drive *d, int fd, int backlog);
 int drive_accept(struct drive *d, int fd, struct sockaddr *addr, unsigned *len); /* addr may be NULL */
 int drive_connect(struct drive *d, int fd, const struct sockaddr *addr, unsigned len);
-/* flags: MSG_DONTWAIT and MSG_NOSIGNAL change nothing; MSG_OOB sends urgent data, which is received in line, announced by
- * POLLPRI (sock_urgent() in net/api.h says how much is left); others are -EOPNOTSUPP. addr may be NULL. */
+/* flags: MSG_DONTWAIT and MSG_NOSIGNAL change nothing; MSG_OOB sends urgent data, which is received in line, announced
+ * by POLLPRI (sock_urgent() in net/api.h says how much is left); others are -EOPNOTSUPP. addr may be NULL. */
 int64_t drive_sendto(struct drive *d, int fd, const void *data, size_t len, int flags, const struct sockaddr *addr,
                      unsigned addrlen);
 int64_t drive_recvfrom(struct drive *d, int fd, void *data, size_t len, int flags, struct sockaddr *addr,

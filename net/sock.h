@@ -1,7 +1,7 @@
 /* Sockets: what TCP and UDP have in common, the table of their ids, and how a packet finds its socket.
  *
- * Ownership: a socket lives in the table from sock_new() until sock_destroy(). Its owner above knows it by id only; after
- * sock_free() the id is dead at once, while a TCP connection may live on as an orphan until it has said its FIN.
+ * Ownership: a socket lives in the table from sock_new() until sock_destroy(). Its owner above knows it by id only;
+ * after sock_free() the id is dead at once, while a TCP connection may live on as an orphan until it has said its FIN.
  *
  * Events are levels: ops->ready() computes which hold now. A socket that may have something to report is on the
  * stack's ready list; it leaves the list when it is asked and has nothing. */
@@ -114,8 +114,8 @@ unsigned sock_collect_events(struct stack *s, uint64_t *out, unsigned max);
 struct addr sock_this_host(const struct sock *k, const struct addr *any);
 void sock_fill_name(const struct sock *k, int which, struct sock_name *out);
 
-/* An address is ours no more: connections from it end (ECONNABORTED), connected datagram sockets are told. Looks at every
- * socket, which is good enough for what happens by hand or once in days. */
+/* An address is ours no more: connections from it end (ECONNABORTED), connected datagram sockets are told. Looks at
+ * every socket, which is good enough for what happens by hand or once in days. */
 void sock_address_gone(struct stack *s, const struct addr *a);
 
 #endif

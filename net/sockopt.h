@@ -2,8 +2,8 @@
  * reading it, setting it and handing it from a listener to its children come from one place.
  *
  * The value of most options is a field of the socket. Others have functions: for one integer, or for bytes. What Linux
- * takes as a switch is one here (any number but 0 is on); numbers out of range are EINVAL or, as Linux does it for some,
- * brought into range. A row without a way to set is ENOPROTOOPT to who tries, one without a way to read likewise. */
+ * takes as a switch is one here (any number but 0 is on); numbers out of range are EINVAL or, as Linux does it for
+ * some, brought into range. A row without a way to set is ENOPROTOOPT to who tries, one without a way to read likewise. */
 #ifndef LIBOS_SOCKOPT_H
 #define LIBOS_SOCKOPT_H
 

@@ -4,9 +4,10 @@
  *        -> socket -> events
  *   socket -> tcp_output | udp_output -> ip_output -> neigh_output -> link
  *
- * Invariants: every entry (a frame, a run, a call from Python) sees a consistent stack and leaves one. Input never sends
- * data by itself; it marks sockets dirty, and stack_run() lets each dirty socket send once. Only answers that belong to
- * no socket (ARP, echo, errors, RST) go out at once. Nothing here blocks, calls Python or allocates without a bound. */
+ * Invariants: every entry (a frame, a run, a call from Python) sees a consistent stack and leaves one. Input never
+ * sends data by itself; it marks sockets dirty, and stack_run() lets each dirty socket send once. Only answers that
+ * belong to no socket (ARP, echo, errors, RST) go out at once. Nothing here blocks, calls Python or allocates without a
+ * bound. */
 #ifndef LIBOS_STACK_H
 #define LIBOS_STACK_H
 
@@ -205,8 +206,8 @@ enum icmp_error {
     ICMP_HIDDEN_HEADERS,
 };
 void icmp_error(struct stack *s, enum icmp_error what, const struct pbuf *p, const struct ip_meta *m);
-/* An ICMP error came for a packet of ours with this inner transport header. mtu: of "too big", else 0. hard: it will not
- * pass by itself. */
+/* An ICMP error came for a packet of ours with this inner transport header. mtu: of "too big", else 0. hard: it will
+ * not pass by itself. */
 void tcp_icmp_error(struct stack *s, const struct addr *local, const struct addr *remote, const uint8_t *header,
                     int error, uint32_t mtu);
 void udp_icmp_error(struct stack *s, const struct addr *local, const struct addr *remote, const uint8_t *header,

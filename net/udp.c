@@ -1,6 +1,6 @@
-/* UDP (RFC 768, RFC 1122 4.1). A datagram is sent when it is written and queued when it comes, up to a bound in bytes of
- * buffers held. A queued datagram keeps its IP and UDP headers in its buffer: that is where recvfrom reads addresses.
- * Datagrams larger than the path's MTU leave in fragments, unless IP_MTU_DISCOVER forbids it (EMSGSIZE). */
+/* UDP (RFC 768, RFC 1122 4.1). A datagram is sent when it is written and queued when it comes, up to a bound in bytes
+ * of buffers held. A queued datagram keeps its IP and UDP headers in its buffer: that is where recvfrom reads
+ * addresses. Datagrams larger than the path's MTU leave in fragments, unless IP_MTU_DISCOVER forbids it (EMSGSIZE). */
 #include "net/udp.h"
 
 #include <errno.h>
@@ -168,8 +168,8 @@ void udp_icmp_error(struct stack *s, const struct addr *local, const struct addr
             path_mtu_note(s, remote, mtu);
         hard = k->discover >= IP_PMTUDISC_WANT; /* for who cuts to size by himself */
     }
-    /* Only a connected socket can know what it is about (RFC 1122 4.1.3.3), and soft errors may pass; IP_RECVERR asks for
-     * all. */
+    /* Only a connected socket can know what it is about (RFC 1122 4.1.3.3), and soft errors may pass; IP_RECVERR asks
+     * for all. */
     if (k->recverr || (k->rport && hard))
         sock_fail(s, k, error);
 }
@@ -191,8 +191,8 @@ int64_t sock_recvfrom(struct stack *s, int64_t id, uint8_t *buf, size_t cap, str
     uint32_t arrived = anyone ? 0 : p->mark2, zone = anyone ? 0 : zone_of(&s->netifs[p->mark2 - 1]);
     struct addr src = v4 ? addr_from4(ip + IP4_SRC) : addr_in_zone(addr_from(ip + IP6_SRC), zone);
     struct addr dst = v4 ? addr_from4(ip + IP4_DST) : addr_from(ip + IP6_DST);
-    /* Names are of the socket's family (ipv6(7)); a gateway, whose socket is for all addresses, wants the packet's, with
-     * nothing of the interface: they are its table's keys. */
+    /* Names are of the socket's family (ipv6(7)); a gateway, whose socket is for all addresses, wants the packet's,
+     * with nothing of the interface: they are its table's keys. */
     uint16_t family = !anyone ? k->family : v4 ? AF_INET : AF_INET6;
     *from = (struct sock_name){.port = get16(h + UDP_SPORT), .family = family, .ifindex = src.zone};
     memcpy(from->addr, src.b, 16);

@@ -1,8 +1,8 @@
 /* The other native reference: a TCP echo server in C on the kernel's stack, one thread, io_uring.
  *
  * Measured: the kernel's stack at its best interface. One multishot accept, one multishot receive per connection into a
- * ring of provided buffers, one send per piece received, straight from the buffer it came in; submitting and waiting are
- * one system call a round. Raw system calls, no liburing: io_uring(7), io_uring_setup(2), io_uring_enter(2).
+ * ring of provided buffers, one send per piece received, straight from the buffer it came in; submitting and waiting
+ * are one system call a round. Raw system calls, no liburing: io_uring(7), io_uring_setup(2), io_uring_enter(2).
  *
  * A connection has one send under way at most, so that bytes keep their order; pieces that arrive meanwhile queue by
  * buffer number. A buffer goes back to the ring when its send is complete. When the ring is empty, a connection's

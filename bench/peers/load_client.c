@@ -6,8 +6,8 @@
  *             start; counted are those that were answered
  *
  * After a warm-up the measured interval begins. Reported for it, as one line of JSON: `units` (bytes or connections),
- * `seconds`, `client_ns` and `server_ns` (CPU time of this process and of the server's, read at the same two instants). A
- * connection that breaks or stalls for 5 s ends the program with status 1 and no figure. */
+ * `seconds`, `client_ns` and `server_ns` (CPU time of this process and of the server's, read at the same two instants).
+ * A connection that breaks or stalls for 5 s ends the program with status 1 and no figure. */
 
 #include "peer.h"
 #include <linux/sockios.h>

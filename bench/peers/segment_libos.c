@@ -3,8 +3,8 @@
  *   echo SIZE    SIZE bytes there and back, COUNT times: two segments of data each time, each with its ACK on board
  *   bulk         64 KiB writes one way until COUNT segments have gone; ACKs come back
  *
- * Links of 1,500 bytes without offloads, so every checksum is computed and verified. Prints ns for each segment that carried data,
- * from the call that wrote it to the call that read it, both stacks' work together. */
+ * Links of 1,500 bytes without offloads, so every checksum is computed and verified. Prints ns for each segment that
+ * carried data, from the call that wrote it to the call that read it, both stacks' work together. */
 
 #include <errno.h>
 #include <stdint.h>

@@ -1,6 +1,7 @@
-/* The same as segment_libos.c for lwIP, by its raw API: two interfaces of one lwIP, joined in memory by copies of packets, on
- * one thread that holds lwIP's lock. Packets change their addresses on the way (10.0.2.1 -> 10.0.0.2 becomes 10.0.1.2 ->
- * 10.0.1.1, and back), so that neither end is taken for local; the sum of the addresses stays, so checksums hold. */
+/* The same as segment_libos.c for lwIP, by its raw API: two interfaces of one lwIP, joined in memory by copies of
+ * packets, on one thread that holds lwIP's lock. Packets change their addresses on the way (10.0.2.1 -> 10.0.0.2
+ * becomes 10.0.1.2 -> 10.0.1.1, and back), so that neither end is taken for local; the sum of the addresses stays, so
+ * checksums hold. */
 
 #include <stdint.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* One stream on the kernel's stack, as a plain C server does it: `sink` reads all that comes, `source` writes 64 KiB at a
- * time for as long as the connection takes it. One connection after another, blocking. */
+/* One stream on the kernel's stack, as a plain C server does it: `sink` reads all that comes, `source` writes 64 KiB at
+ * a time for as long as the connection takes it. One connection after another, blocking. */
 
 #include "peer.h"
 

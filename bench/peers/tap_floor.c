@@ -1,22 +1,22 @@
 /* The floor: a TCP echo on a TAP device that keeps no state at all and answers every segment from its own header.
  *
- * Measured: what the path itself costs (read a frame, write a frame, and all that the kernel does on the client's behalf
- * inside that write), below which no TCP/IP in user space that lives on this TAP can come. It does for a segment the
- * least that a client's kernel accepts: it swaps the addresses and writes the same frame back. IFF_VNET_HDR with
+ * Measured: what the path itself costs (read a frame, write a frame, and all that the kernel does on the client's
+ * behalf inside that write), below which no TCP/IP in user space that lives on this TAP can come. It does for a segment
+ * the least that a client's kernel accepts: it swaps the addresses and writes the same frame back. IFF_VNET_HDR with
  * checksum and segmentation offload in both directions, so a message of 16 KiB is one frame of 16 KiB each way.
  *
  * The trick that needs no state: the SYN-ACK takes the client's own initial sequence number for its own. From then on
- * each echoed byte has in the answer the very sequence number that it had in the question, so several segments in flight
- * and retransmissions come out right too, at every size. What holds only here: no loss in the device (nothing is ever
- * retransmitted by the floor), no flow control (the client asks for no more than 64 KiB at once), no TCP options (no
- * timestamps, no window scaling), IPv4 without options.
+ * each echoed byte has in the answer the very sequence number that it had in the question, so several segments in
+ * flight and retransmissions come out right too, at every size. What holds only here: no loss in the device (nothing is
+ * ever retransmitted by the floor), no flow control (the client asks for no more than 64 KiB at once), no TCP options
+ * (no timestamps, no window scaling), IPv4 without options.
  *
  * Every ARP question is answered, so that it is whoever the client looks for. Blocking, or spinning on the
  * descriptor.
  *
- * `sink` and `source` are the floors of one stream: the one acknowledges what comes and drops it, the other sends frames
- * of 44 full segments as far as the client's window goes, all of them empty of meaning. These two offer window scaling,
- * without which a stream is limited by 64 KiB a round trip; source remembers how far it has sent. */
+ * `sink` and `source` are the floors of one stream: the one acknowledges what comes and drops it, the other sends
+ * frames of 44 full segments as far as the client's window goes, all of them empty of meaning. These two offer window
+ * scaling, without which a stream is limited by 64 KiB a round trip; source remembers how far it has sent. */
 
 #include "peer.h"
 #include <fcntl.h>

@@ -1,6 +1,6 @@
-/* An IP address of either family in 16 bytes: IPv4 stands as ::ffff:a.b.c.d (RFC 4291 2.5.5.2), so that routes, neighbours
- * and sockets have one kind of key. A link-local address means something on one link only (RFC 4007): where the link does
- * not follow from who holds the address (sockets, packets, paths), its zone says which. */
+/* An IP address of either family in 16 bytes: IPv4 stands as ::ffff:a.b.c.d (RFC 4291 2.5.5.2), so that routes,
+ * neighbours and sockets have one kind of key. A link-local address means something on one link only (RFC 4007): where
+ * the link does not follow from who holds the address (sockets, packets, paths), its zone says which. */
 #ifndef LIBOS_ADDR_H
 #define LIBOS_ADDR_H
 

@@ -1,5 +1,5 @@
-/* The Internet checksum, eight bytes at a time in host order: the one's-complement sum does not care about byte order until
- * it is read out (RFC 1071 section 2(B)). See checksum.h. */
+/* The Internet checksum, eight bytes at a time in host order: the one's-complement sum does not care about byte order
+ * until it is read out (RFC 1071 section 2(B)). See checksum.h. */
 #include "net/core/checksum.h"
 
 #include "net/api.h"

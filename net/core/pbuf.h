@@ -1,12 +1,14 @@
 /* Packet buffers.
  *
- * A pbuf is a window (off, len) onto a buffer of `size` bytes. A packet is a chain of pbufs through `frag`; a queue is a
- * chain of packets through `next`. A buffer has a count of references: a clone is a pbuf with a window of its own onto
- * another's buffer (`lender`), and holds one reference to it, so a send queue and the frames cut from it share bytes.
+ * A pbuf is a window (off, len) onto a buffer of `size` bytes. A packet is a chain of pbufs through `frag`; a queue is
+ * a chain of packets through `next`. A buffer has a count of references: a clone is a pbuf with a window of its own
+ * onto another's buffer (`lender`), and holds one reference to it, so a send queue and the frames cut from it share
+ * bytes.
  *
  * Ownership: whoever holds the pointer owns the packet; functions that take a packet over say so; pbuf_free() ends it.
- * All buffers of a pool are carved from one mapping of at most `limit` bytes, in five sizes; a freed one goes back
- * to the list of its size. When all is carved, a large one that is free is cut into small ones. The pool never grows past the limit: pbuf_alloc() answers NULL. */
+ * All buffers of a pool are carved from one mapping of at most `limit` bytes, in five sizes; a freed one goes back to
+ * the list of its size. When all is carved, a large one that is free is cut into small ones. The pool never grows past
+ * the limit: pbuf_alloc() answers NULL. */
 #ifndef LIBOS_PBUF_H
 #define LIBOS_PBUF_H
 
@@ -32,8 +34,8 @@ struct pbuf {
     uint8_t class;
     uint8_t flags;
     uint16_t gso_size;                /* payload bytes of each segment it stands for; 0: one */
-    /* From the start of the frame; from csum_start. Received, with PBUF_CSUM_OK: not 0 where the field still holds what it
-     * did under PBUF_CSUM_PARTIAL, which matters to who sends the frame on. */
+    /* From the start of the frame; from csum_start. Received, with PBUF_CSUM_OK: not 0 where the field still holds what
+     * it did under PBUF_CSUM_PARTIAL, which matters to who sends the frame on. */
     uint16_t csum_start, csum_offset;
     /* Who holds it may use these: TCP, the sequence number of its first byte; UDP, its addresses' place. */
     uint32_t mark;

@@ -1,5 +1,5 @@
-/* Keyed hashing and random numbers of one stack. Both start from the seed that it was given: the same seed gives the same
- * hashes and draws. SipHash-2-4 (Aumasson and Bernstein, 2012) keys tables that a peer could otherwise flood;
+/* Keyed hashing and random numbers of one stack. Both start from the seed that it was given: the same seed gives the
+ * same hashes and draws. SipHash-2-4 (Aumasson and Bernstein, 2012) keys tables that a peer could otherwise flood;
  * splitmix64 (Steele, Lea and Flood, 2014) is the stream of choices. */
 #ifndef LIBOS_RNG_H
 #define LIBOS_RNG_H

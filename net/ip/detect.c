@@ -1,13 +1,14 @@
 /* Is an address free, and does it stay ours? IPv4 by ARP (RFC 5227), IPv6 by neighbour solicitation (RFC 4862 5.4).
  *
  * A new address is asked for in nobody's name: 3 times a second or two apart (IPv4), once (IPv6). No answer makes it
- * ours, which is announced; an answer, or somebody else who asks the same, makes it DUPLICATE. Later an IPv4 address that
- * somebody else uses is defended once in 10 s; who uses it again in that time gets it, unless ADDRESS_KEEP. IPv6 has
- * no such rule: what is not found now is not found.
+ * ours, which is announced; an answer, or somebody else who asks the same, makes it DUPLICATE. Later an IPv4 address
+ * that somebody else uses is defended once in 10 s; who uses it again in that time gets it, unless ADDRESS_KEEP. IPv6
+ * has no such rule: what is not found now is not found.
  *
- * ADDRESS_AT_ONCE serves from the beginning (RFC 4429, for IPv4 too): nobody waits for a clash that is almost never there.
- * Until it is ours, an IPv6 address is kept out of others' caches: no link address goes with its questions, no override
- * with its answers. RFC 4429 3.2 would have it ask nobody; we ask, without a link address, which harms nobody either.
+ * ADDRESS_AT_ONCE serves from the beginning (RFC 4429, for IPv4 too): nobody waits for a clash that is almost never
+ * there. Until it is ours, an IPv6 address is kept out of others' caches: no link address goes with its questions, no
+ * override with its answers. RFC 4429 3.2 would have it ask nobody; we ask, without a link address, which harms nobody
+ * either.
  *
  * Times are RFC 5227 1.1's, of seconds that last `pace`. */
 #include "net/ip/neigh.h"

@@ -1,15 +1,15 @@
 /* Packets larger than the path takes, cut into fragments (RFC 791 3.2, RFC 8200 4.5), and the numbers that name them.
  *
- * All or nothing: every fragment has its buffer before the first one leaves. The transport checksum is over the whole, so
- * it is filled in before the cut. Fragments of IPv4 may be cut again on their way. */
+ * All or nothing: every fragment has its buffer before the first one leaves. The transport checksum is over the whole,
+ * so it is filled in before the cut. Fragments of IPv4 may be cut again on their way. */
 #include "net/ip/frag.h"
 
 #include <errno.h>
 
 #include "net/core/wire.h"
 
-/* RFC 7739 5.3, for both families: a keyed offset for each pair of addresses, and a counter that several pairs share. So
- * a pair's numbers do not repeat for as long as they can, and say nothing of another pair's (RFC 6864 4.3). */
+/* RFC 7739 5.3, for both families: a keyed offset for each pair of addresses, and a counter that several pairs share.
+ * So a pair's numbers do not repeat for as long as they can, and say nothing of another pair's (RFC 6864 4.3). */
 uint32_t frag_id(struct stack *s, const struct addr *src, const struct addr *dst, unsigned proto)
 {
     uint64_t words[5];

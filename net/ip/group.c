@@ -1,13 +1,14 @@
 /* The state machine of group membership, for IPv4 and IPv6. See group.h.
  *
- * An interface's filter for a group is the sum of its sockets' (RFC 3376 3.2): if one excludes, all is wanted but what each
- * one excludes and none includes; else what any includes. A change of it is told at once and, as messages get lost,
- * robustness - 1 times more, each time with what is so by then (5.1). Queries are answered after a random delay (5.2).
+ * An interface's filter for a group is the sum of its sockets' (RFC 3376 3.2): if one excludes, all is wanted but what
+ * each one excludes and none includes; else what any includes. A change of it is told at once and, as messages get
+ * lost, robustness - 1 times more, each time with what is so by then (5.1). Queries are answered after a random delay
+ * (5.2).
  *
  * While a querier of an older version is about, its language is spoken (7.2.1, RFC 3810 8.2.1); it knows no sources.
  *
- * All reports hang on one timer of the stack: it fires when the earliest is due, and everything that is due goes out, several
- * groups in one message where the version allows it. */
+ * All reports hang on one timer of the stack: it fires when the earliest is due, and everything that is due goes out,
+ * several groups in one message where the version allows it. */
 #include "net/ip/group.h"
 
 #include <errno.h>

@@ -1,8 +1,8 @@
-/* Multicast groups: which ones an interface hears, for whom, and what it tells the routers (RFC 3376, RFC 3810 and their
- * predecessors). One state machine for both families in group.c; igmp.c and mld.c read and write the messages.
+/* Multicast groups: which ones an interface hears, for whom, and what it tells the routers (RFC 3376, RFC 3810 and
+ * their predecessors). One state machine for both families in group.c; igmp.c and mld.c read and write the messages.
  *
- * Ownership: a membership is its socket's; the interface's state of a group is made of all memberships of it, and lives as
- * long as there is one, or as routers are still to be told that there is none. */
+ * Ownership: a membership is its socket's; the interface's state of a group is made of all memberships of it, and lives
+ * as long as there is one, or as routers are still to be told that there is none. */
 #ifndef LIBOS_GROUP_H
 #define LIBOS_GROUP_H
 

@@ -1,7 +1,7 @@
-/* ICMP and ICMPv6, coming in (RFC 792, RFC 1122 3.2.2, RFC 4443): echo is answered, an error is told to the transport that sent
- * what it is about. What a host may leave unanswered (timestamps, masks) and what nobody may believe any more (source
- * quench, RFC 6633) is dropped in silence. Redirects are counted, and followed only by a stack that was told to. Errors
- * that this stack sends are in icmp_error.c. */
+/* ICMP and ICMPv6, coming in (RFC 792, RFC 1122 3.2.2, RFC 4443): echo is answered, an error is told to the transport
+ * that sent what it is about. What a host may leave unanswered (timestamps, masks) and what nobody may believe any more
+ * (source quench, RFC 6633) is dropped in silence. Redirects are counted, and followed only by a stack that was told
+ * to. Errors that this stack sends are in icmp_error.c. */
 #include "net/ip/icmp.h"
 
 #include <errno.h>
@@ -66,7 +66,8 @@ static void echo(struct stack *s, const struct pbuf *p, const struct ip_meta *m,
     icmp_send(s, &m->dst, &m->src, head, pbuf_data(p) + ICMP_HLEN, p->len - ICMP_HLEN);
 }
 
-/* Where the transport header of a quoted packet starts, and its protocol. 0: there is none, or not the first part of it. */
+/* Where the transport header of a quoted packet starts, and its protocol. 0: there is none, or not the first part of
+ * it. */
 static uint32_t quoted_transport(const uint8_t *ip, uint32_t len, bool v4, unsigned *proto)
 {
     uint32_t at = v4 ? IP4_HLEN : IP6_HLEN;

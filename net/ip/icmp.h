@@ -9,8 +9,8 @@
 void icmp_send(struct stack *s, const struct addr *src, const struct addr *dst, const uint8_t head[ICMP_HLEN],
                const uint8_t *body, uint32_t len);
 
-/* p, a packet of ours from the IP header on, cannot be sent by nif: its next hop is silent. Its sender hears of it as of an
- * ICMP error. */
+/* p, a packet of ours from the IP header on, cannot be sent by nif: its next hop is silent. Its sender hears of it as
+ * of an ICMP error. */
 void icmp_undeliverable(const struct netif *nif, const struct pbuf *p);
 
 /* redirect.c: a router says that there is a better way to dst. */

@@ -1,8 +1,8 @@
 /* ICMP errors going out (RFC 1122 3.2.2, RFC 1812 4.3.2, RFC 4443 2.4): which may be sent, and how many.
  *
- * Two limits, both counted. Each destination has a bucket of tokens, so that one flood does not use up what others need;
- * destinations share buckets by a keyed hash, so that there is nothing to fill up. And the stack has so many a second
- * for all, a random number: a fixed one would tell which ports of ours are open (CVE-2020-25705). */
+ * Two limits, both counted. Each destination has a bucket of tokens, so that one flood does not use up what others
+ * need; destinations share buckets by a keyed hash, so that there is nothing to fill up. And the stack has so many a
+ * second for all, a random number: a fixed one would tell which ports of ours are open (CVE-2020-25705). */
 #include "net/ip/icmp.h"
 
 #define ERRORS_PER_SECOND 100

@@ -1,5 +1,5 @@
-/* IPv4 and IPv6, coming in (RFC 791, RFC 8200, RFC 1122 3.2). Every length is checked once; what goes up is a window that is
- * exactly as long as its header said, and whole: fragments make a detour through reass.c. */
+/* IPv4 and IPv6, coming in (RFC 791, RFC 8200, RFC 1122 3.2). Every length is checked once; what goes up is a window
+ * that is exactly as long as its header said, and whole: fragments make a detour through reass.c. */
 #include "net/core/checksum.h"
 #include "net/core/wire.h"
 #include "net/ip/group.h"

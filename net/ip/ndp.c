@@ -1,5 +1,6 @@
-/* Neighbour discovery on the wire (RFC 4861): solicitations and advertisements of neighbours (7), and the door for those of
- * routers, whose meaning is router.c's. Redirects are ignored: whoever can send one could as well be the router. */
+/* Neighbour discovery on the wire (RFC 4861): solicitations and advertisements of neighbours (7), and the door for
+ * those of routers, whose meaning is router.c's. Redirects are ignored: whoever can send one could as well be the
+ * router. */
 #include "net/core/checksum.h"
 #include "net/ip/neigh.h"
 #include "net/core/wire.h"

@@ -5,8 +5,8 @@
  *                          \ 3 x no answer   ^              ^ heard of it unasked      | 3 x no answer
  *                           +--> FAILED      +-- answered, or progress above IP -------+--> FAILED
  *
- * STALE, DELAY and PROBE serve packets. FAILED is what RFC 4861 7.3.3 calls deleted: the next packet begins anew, but until
- * then the choice of a router can see that this one is silent.
+ * STALE, DELAY and PROBE serve packets. FAILED is what RFC 4861 7.3.3 calls deleted: the next packet begins anew, but
+ * until then the choice of a router can see that this one is silent.
  *
  * The table is bounded, and who fills it with junk (RFC 6583) cannot push out neighbours that we talk with: unanswered
  * questions get a quarter of it at most, what we only overheard gives way to what we asked for, and both give way

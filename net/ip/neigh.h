@@ -1,5 +1,5 @@
-/* Neighbours: who has which link address (ARP for IPv4, neighbour discovery for IPv6), in one bounded table with the states
- * of RFC 4861 7.3.2. An entry that is asked for holds the last few packets for it until the answer comes. */
+/* Neighbours: who has which link address (ARP for IPv4, neighbour discovery for IPv6), in one bounded table with the
+ * states of RFC 4861 7.3.2. An entry that is asked for holds the last few packets for it until the answer comes. */
 #ifndef LIBOS_NEIGH_H
 #define LIBOS_NEIGH_H
 

@@ -1,10 +1,11 @@
-/* An interface of a stack: a link, and the addresses that are ours on it, each with a state and lifetimes (RFC 4862 5.5.4).
+/* An interface of a stack: a link, and the addresses that are ours on it, each with a state and lifetimes (RFC 4862
+ * 5.5.4).
  *
  *   TENTATIVE --asked, nobody has it--> PREFERRED --lifetime--> DEPRECATED --lifetime--> gone
  *       \--somebody has it--> DUPLICATE     OPTIMISTIC: as TENTATIVE, but in use meanwhile (RFC 4429)
  *
- * Only a usable address is a source, takes packets and answers for itself. A DUPLICATE one stays in the list, so that whoever
- * added it can see what became of it, until it is removed. Each address has its on-link route for as long as it
+ * Only a usable address is a source, takes packets and answers for itself. A DUPLICATE one stays in the list, so that
+ * whoever added it can see what became of it, until it is removed. Each address has its on-link route for as long as it
  * is listed; a gateway's has none of its own.
  *
  * All that an interface does by itself at some time (detection, lifetimes, router discovery) hangs on its one timer:

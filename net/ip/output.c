@@ -1,5 +1,5 @@
-/* IPv4 and IPv6, going out (RFC 791, RFC 8200): the header in front, cut into fragments where the path is too narrow and
- * the sender allows it, and on to the neighbour. */
+/* IPv4 and IPv6, going out (RFC 791, RFC 8200): the header in front, cut into fragments where the path is too narrow
+ * and the sender allows it, and on to the neighbour. */
 #include <errno.h>
 
 #include "net/core/checksum.h"

@@ -1,6 +1,6 @@
-/* Path MTUs that are less than the link's (RFC 1191 6.3, RFC 8201 5.3): per destination, bounded, and forgotten after ten
- * minutes, for paths change. What a transport has made sure of is noted here; who sends to the same address next begins
- * with it. Made when the first one is noted: most stacks never need it.
+/* Path MTUs that are less than the link's (RFC 1191 6.3, RFC 8201 5.3): per destination, bounded, and forgotten after
+ * ten minutes, for paths change. What a transport has made sure of is noted here; who sends to the same address next
+ * begins with it. Made when the first one is noted: most stacks never need it.
  *
  * A set of four entries for each hash: the one that is forgotten next makes place. The hash is keyed, so that nobody
  * chooses who that is. */

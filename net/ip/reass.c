@@ -1,19 +1,21 @@
 /* Reassembly of IPv4 and IPv6 (RFC 791 3.2, RFC 815, RFC 1122 3.3.2, RFC 8200 4.5).
  *
- * A datagram under way is a list of its fragments, sorted, each in the buffer in which it came; complete, they are copied
- * into one. What never completes is what this file is about:
+ * A datagram under way is a list of its fragments, sorted, each in the buffer in which it came; complete, they are
+ * copied into one. What never completes is what this file is about:
  *
- * - Held buffers are bounded, for the stack and for each source; beyond that the oldest datagram goes (of that source, if
+ * - Held buffers are bounded, for the stack and for each source; beyond that the oldest datagram goes (of that source,
+ * if
  *   it is at its own bound). Honest datagrams are complete within milliseconds, so the oldest is the least likely to be.
- * - Fragments that overlap are an attack (RFC 5722, and so for IPv4): the datagram is dropped with what is still to come of
+ * - Fragments that overlap are an attack (RFC 5722, and so for IPv4): the datagram is dropped with what is still to
+ * come of
  *   it. Only an exact copy of a fragment is let pass, because networks make those.
- * - A datagram has FRAGMENTS_MAX pieces at most, so that cutting it fine makes neither lists nor buffers long.
- * - A timer ends the wait: 30 s for IPv4 (RFC 1122 leaves it between 60 and 120, from a time of slower networks), 60 s for
+ * - A datagram has FRAGMENTS_MAX pieces at most, so that cutting it fine makes neither lists nor buffers long. - A
+ * timer ends the wait: 30 s for IPv4 (RFC 1122 leaves it between 60 and 120, from a time of slower networks), 60 s for
  *   IPv6. Only if the first fragment is there does its sender hear of it (RFC 792, RFC 8200).
  *
- * The table is made when the first fragment comes. A chain of its hash holds all datagrams of a source, which is how the
- * source's share is known without a table of sources; the hash is keyed. Datagrams of a family are in one list from the
- * oldest on, and one timer runs for both. */
+ * The table is made when the first fragment comes. A chain of its hash holds all datagrams of a source, which is how
+ * the source's share is known without a table of sources; the hash is keyed. Datagrams of a family are in one list from
+ * the oldest on, and one timer runs for both. */
 #include "net/ip/reass.h"
 
 #include <stdlib.h>
@@ -168,8 +170,8 @@ static struct datagram *oldest_of_all(const struct reass *r)
     return !a || (b && b->since < a->since) ? b : a;
 }
 
-/* Puts the datagram that the fragment belongs to into *found (NULL: none yet), and makes room for `size` bytes more: its
- * own source pays for them first. False: there is none. */
+/* Puts the datagram that the fragment belongs to into *found (NULL: none yet), and makes room for `size` bytes more:
+ * its own source pays for them first. False: there is none. */
 static bool find(struct stack *s, const struct ip_meta *m, const struct fragment *f, uint32_t zone, uint32_t size,
                  struct datagram **found)
 {

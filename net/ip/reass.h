@@ -15,8 +15,9 @@ struct fragment {
 
 void reass_free(struct stack *s);
 
-/* p's window is the fragment's data; m is of its packet. Takes p. The whole packet, its window behind the IP header (and
- * the extension headers before the fragments'), m and its IP header changed to fit; or NULL: not complete, or dropped. */
+/* p's window is the fragment's data; m is of its packet. Takes p. The whole packet, its window behind the IP header
+ * (and the extension headers before the fragments'), m and its IP header changed to fit; or NULL: not complete, or
+ * dropped. */
 struct pbuf *reass_input(struct stack *s, struct pbuf *p, struct ip_meta *m, const struct fragment *f);
 
 #endif

@@ -1,9 +1,9 @@
 /* Redirects (RFC 792, RFC 1122 3.2.2.2, RFC 4861 8): a router says that another one is nearer to a destination.
  *
- * Whoever is on the link could say so, and take the traffic over; so they are counted and ignored, unless the stack was made
- * with STACK_ACCEPT_REDIRECTS. Then one is believed if it comes from the router that is used for that destination now, and
- * names a neighbour. It becomes a route to that host; of those a stack has REDIRECTS_MAX, the oldest gives way. When the new
- * way turns out to be dead, its routes go. */
+ * Whoever is on the link could say so, and take the traffic over; so they are counted and ignored, unless the stack was
+ * made with STACK_ACCEPT_REDIRECTS. Then one is believed if it comes from the router that is used for that destination
+ * now, and names a neighbour. It becomes a route to that host; of those a stack has REDIRECTS_MAX, the oldest gives
+ * way. When the new way turns out to be dead, its routes go. */
 #include "net/ip/icmp.h"
 #include "net/ip/neigh.h"
 

@@ -1,8 +1,8 @@
-/* Reports of group membership: the records of RFC 3376 4.2 and RFC 3810 5.2, which differ in the size of an address alone. See
- * groupset.h.
+/* Reports of group membership: the records of RFC 3376 4.2 and RFC 3810 5.2, which differ in the size of an address
+ * alone. See groupset.h.
  *
- * A message is filled up to the link's MTU. A record that does not fit is cut where that loses nothing (a list of sources to
- * include), else it ends where the message ends (RFC 3376 4.2.16). */
+ * A message is filled up to the link's MTU. A record that does not fit is cut where that loses nothing (a list of
+ * sources to include), else it ends where the message ends (RFC 3376 4.2.16). */
 #include "net/core/wire.h"
 #include "net/ip/groupset.h"
 

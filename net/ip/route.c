@@ -1,8 +1,8 @@
 /* Routes of a stack: which way a packet goes, by the longest prefix, of those the lowest metric.
  *
- * The host model is the weak one of RFC 1122 3.3.4.2, as Linux has it: a packet to any address of ours is ours, whichever link
- * it came by, and what is sent goes by the route to its destination, whatever its source. A link-local address is the
- * exception: it is ours, and reached, on its own link alone. */
+ * The host model is the weak one of RFC 1122 3.3.4.2, as Linux has it: a packet to any address of ours is ours,
+ * whichever link it came by, and what is sent goes by the route to its destination, whatever its source. A link-local
+ * address is the exception: it is ours, and reached, on its own link alone. */
 #include <errno.h>
 #include <string.h>
 

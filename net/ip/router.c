@@ -1,12 +1,12 @@
 /* Router discovery (RFC 4861 6.3): asking for routers, believing what they say of the link, and forgetting it in time.
  *
- * What they say of ways is one list: a default route is a route to ::/0 through the router (RFC 4191 2), a prefix that is on
- * the link is a route through nobody. Of several routers to one destination the best is in the routing table: first
- * one that answers (6.3.6), then the one with the higher preference. Name servers and search domains (RFC 8106) are
- * kept for whoever asks. Prefixes to form addresses in are slaac.c's.
+ * What they say of ways is one list: a default route is a route to ::/0 through the router (RFC 4191 2), a prefix that
+ * is on the link is a route through nobody. Of several routers to one destination the best is in the routing table:
+ * first one that answers (6.3.6), then the one with the higher preference. Name servers and search domains (RFC 8106)
+ * are kept for whoever asks. Prefixes to form addresses in are slaac.c's.
  *
- * Anybody on the link can say all this, so every list is bounded and what finds no room is counted; and no value is believed
- * that would only harm (a hop limit of 1, a question each millisecond). */
+ * Anybody on the link can say all this, so every list is bounded and what finds no room is counted; and no value is
+ * believed that would only harm (a hop limit of 1, a question each millisecond). */
 #include <errno.h>
 #include <stdlib.h>
 

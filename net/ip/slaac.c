@@ -1,6 +1,6 @@
-/* Forming addresses in the prefixes that routers give (RFC 4862 5.5), with interface identifiers that stay the same on one
- * link and say nothing of us on another (RFC 7217). The secret is the stack's key, so a machine with a configured seed has
- * the same addresses in each of its lives. Temporary addresses (RFC 8981) are not formed. */
+/* Forming addresses in the prefixes that routers give (RFC 4862 5.5), with interface identifiers that stay the same on
+ * one link and say nothing of us on another (RFC 7217). The secret is the stack's key, so a machine with a configured
+ * seed has the same addresses in each of its lives. Temporary addresses (RFC 8981) are not formed. */
 #include "net/ip/netif.h"
 #include "net/core/wire.h"
 #include "net/stack.h"

@@ -1,5 +1,5 @@
-/* `pair`: two link ends in memory; and `loopback`: one end plugged into itself. A frame sent on one end is copied into the other's pool (machines share no memory) and
- * waits, in order, until the other's stack runs.
+/* `pair`: two link ends in memory; and `loopback`: one end plugged into itself. A frame sent on one end is copied into
+ * the other's pool (machines share no memory) and waits, in order, until the other's stack runs.
  *
  * Each end belongs to its own stack. When one goes, the other stays and its frames are dropped, as on a pulled cable.
  * The ends must be driven by one thread. */

@@ -1,8 +1,9 @@
 /* `pcap`: a wrapper that writes what passes, both ways, to a capture file (libpcap's format with nanosecond times:
  * magic a1b23c4d, link type 1, Ethernet).
  *
- * Records gather in a buffer that is written when it is full and whenever the stack runs; the descriptor is non-blocking,
- * and what a slow reader cannot take is dropped and counted (rx_dropped of the wrapper), never waited for. */
+ * Records gather in a buffer that is written when it is full and whenever the stack runs; the descriptor is
+ * non-blocking, and what a slow reader cannot take is dropped and counted (rx_dropped of the wrapper), never waited
+ * for. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

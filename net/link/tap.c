@@ -1,6 +1,6 @@
-/* `tap`: a Linux TAP device with IFF_VNET_HDR: each frame carries a virtio_net_hdr (linux/virtio_net.h, 10 bytes) that says
- * which checksum is still to be filled in and into which segments the frame is to be cut, both ways. So 64 KiB go through
- * one read or write, and no checksum is computed on this side.
+/* `tap`: a Linux TAP device with IFF_VNET_HDR: each frame carries a virtio_net_hdr (linux/virtio_net.h, 10 bytes) that
+ * says which checksum is still to be filled in and into which segments the frame is to be cut, both ways. So 64 KiB go
+ * through one read or write, and no checksum is computed on this side.
  *
  * Buffers to receive into are as large as the largest frame. Small frames are copied out of them, so that a
  * queue of small frames costs small buffers and the large ones stay few and warm in the cache. */

@@ -1,9 +1,9 @@
 /* Virtual LANs (IEEE 802.1Q): an interface whose frames carry a tag on another interface's link.
  *
- * The tag is put in where the frame leaves, and taken out where it arrives: above, an interface on a VLAN is like any other,
- * with addresses, neighbours and groups of its own. A tag that names no VLAN (0) is a priority alone, and its frame the
- * parent's. A VLAN on a VLAN works, with two tags (whether the outer one is called 802.1Q or 802.1ad does not matter to who
- * receives).
+ * The tag is put in where the frame leaves, and taken out where it arrives: above, an interface on a VLAN is like any
+ * other, with addresses, neighbours and groups of its own. A tag that names no VLAN (0) is a priority alone, and its
+ * frame the parent's. A VLAN on a VLAN works, with two tags (whether the outer one is called 802.1Q or 802.1ad does not
+ * matter to who receives).
  *
  * Ownership: the parent's link is its stack's, which frees both; the stack never sends while it is freed. */
 #include "net/link/vlan.h"

@@ -1,5 +1,5 @@
-/* Congestion control: which controllers there are, what they share (RFC 5681, RFC 6928), and how long to wait for an answer
- * (RFC 6298). Each controller has a file of its own; see struct cong_ops in tcp.h. */
+/* Congestion control: which controllers there are, what they share (RFC 5681, RFC 6928), and how long to wait for an
+ * answer (RFC 6298). Each controller has a file of its own; see struct cong_ops in tcp.h. */
 #include "net/tcp/cong.h"
 
 #include <errno.h>
@@ -88,8 +88,8 @@ uint32_t cong_share_of_flight(const struct tcp *t, unsigned parts)
     return share > 2u * t->mss ? share : 2u * t->mss;
 }
 
-/* RFC 9406 4.2: where sending is paced, or the link takes bursts anyway, an acknowledgement counts for all that it covers;
- * else for eight segments, so that one that stands for many lets no burst loose. */
+/* RFC 9406 4.2: where sending is paced, or the link takes bursts anyway, an acknowledgement counts for all that it
+ * covers; else for eight segments, so that one that stands for many lets no burst loose. */
 #define SEGMENTS_PER_ACK 8
 
 uint32_t cong_slow_start_bytes(const struct tcp *t, uint32_t acked)

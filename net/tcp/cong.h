@@ -1,6 +1,6 @@
-/* What the controllers of congestion (struct cong_ops in tcp.h) have in common. A controller's file holds its formulas and
- * its state; it moves cwnd and ssthresh of the one connection that it is called for, and nothing else. Windows are bytes,
- * times ns; no controller uses floating point. */
+/* What the controllers of congestion (struct cong_ops in tcp.h) have in common. A controller's file holds its formulas
+ * and its state; it moves cwnd and ssthresh of the one connection that it is called for, and nothing else. Windows are
+ * bytes, times ns; no controller uses floating point. */
 #ifndef LIBOS_CONG_H
 #define LIBOS_CONG_H
 

@@ -1,6 +1,6 @@
-/* CUBIC (RFC 9438): after a loss the window follows a cubic curve in time, back to where the loss was, slowly past it, then
- * faster, so that long and fast paths are filled again in seconds. Where New Reno would have opened the window further
- * by now, it is at least that far (4.3). Section numbers are of RFC 9438.
+/* CUBIC (RFC 9438): after a loss the window follows a cubic curve in time, back to where the loss was, slowly past it,
+ * then faster, so that long and fast paths are filled again in seconds. Where New Reno would have opened the window
+ * further by now, it is at least that far (4.3). Section numbers are of RFC 9438.
  *
  *     W_cubic(t) = C (t - K)^3 + W_max     K = cubic root of ((W_max - cwnd_epoch) / C)        (figures 1 and 2)
  *

@@ -1,5 +1,5 @@
-/* New Reno's window: slow start and congestion avoidance (RFC 5681 3.1) by bytes acknowledged (RFC 3465). What is sent again,
- * and when, is recovery's (RFC 6582). */
+/* New Reno's window: slow start and congestion avoidance (RFC 5681 3.1) by bytes acknowledged (RFC 3465). What is sent
+ * again, and when, is recovery's (RFC 6582). */
 #include "net/tcp/cong.h"
 
 #define BETA 500        /* thousandths that remain after a loss */

@@ -1,11 +1,11 @@
-/* Congestion control that someone outside of C decides on, once for each round trip. C gathers what a round trip showed,
- * reports it (an event of the stack, then stack_cong_rounds()), and goes on with the window it has until
+/* Congestion control that someone outside of C decides on, once for each round trip. C gathers what a round trip
+ * showed, reports it (an event of the stack, then stack_cong_rounds()), and goes on with the window it has until
  * stack_cong_answer() brings another, or a pace. Slow start is C's until the first window is answered; so is the
  * multiplicative decrease when something is lost or marked, by the controller's beta: nobody outside has to be quick
  * for the network to be safe.
  *
- * Ownership: a stack has its `scripts`, the names registered with it; the connection's cong points at one's ops. A flow is
- * a connection's figures, in cong_state[0]; it is made by the first acknowledgement. When the connection ends, the
+ * Ownership: a stack has its `scripts`, the names registered with it; the connection's cong points at one's ops. A flow
+ * is a connection's figures, in cong_state[0]; it is made by the first acknowledgement. When the connection ends, the
  * flow goes with it, unless it has been reported: then it stays, without the connection, until its end is, too. So
  * there are no more flows than connections, and than controllers outside. */
 #include <errno.h>

@@ -1,5 +1,5 @@
-/* SYN cookies (RFC 4987 3.6): when a listener has no room for another half-open child, its answer to a SYN carries in its
- * own sequence number and timestamp all that must be known to make the child of the ACK that comes back.
+/* SYN cookies (RFC 4987 3.6): when a listener has no room for another half-open child, its answer to a SYN carries in
+ * its own sequence number and timestamp all that must be known to make the child of the ACK that comes back.
  *
  *   sequence number = peer's number + hash1(ends) + (minutes:5 | MSS:3 | hash2(ends, peer's number, minutes, MSS):24)
  *   timestamp       = the time, its low bits replaced by (ECN:1 | SACK:1 | window scale:4), never in the future

@@ -1,10 +1,10 @@
-/* Explicit congestion notification (RFC 3168, and RFC 8511 through the controllers): routers mark packets (CE) where they would
- * soon have to drop them; the receiver echoes that (ECE) until it hears that the sender has slowed down (CWR).
- * Section numbers are of RFC 3168.
+/* Explicit congestion notification (RFC 3168, and RFC 8511 through the controllers): routers mark packets (CE) where
+ * they would soon have to drop them; the receiver echoes that (ECE) until it hears that the sender has slowed down
+ * (CWR). Section numbers are of RFC 3168.
  *
- * What a stack does is its option `ecn`: 0 nothing, 1 asks and answers, 2 answers only. ECT(0) is on new data alone, not on
- * SYNs, retransmissions, probes and empty segments (6.1.1, 6.1.4 to 6.1.6). A connection's `ecn` is 0 if neither side
- * uses it, so that all others pay one comparison for each segment. */
+ * What a stack does is its option `ecn`: 0 nothing, 1 asks and answers, 2 answers only. ECT(0) is on new data alone,
+ * not on SYNs, retransmissions, probes and empty segments (6.1.1, 6.1.4 to 6.1.6). A connection's `ecn` is 0 if neither
+ * side uses it, so that all others pay one comparison for each segment. */
 #include "net/tcp/tcp.h"
 #include "net/core/wire.h"
 

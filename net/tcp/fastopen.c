@@ -1,15 +1,15 @@
 /* TCP Fast Open (RFC 7413): data in the SYN of who has been here before, and can show the cookie that it got then.
  *
- * A listener takes part if TCP_FASTOPEN gave it a number: so many connections at most may have their data handed up before
- * the peer has shown that it is where it says it is (RFC 7413 5.1; counted for the whole stack, and those that ended by
- * a RST are counted on for a while). Beyond that, and with a wrong cookie, the SYN is an ordinary one. The cookie is
- * a keyed hash of the peer's address and ours; the key changes twice a day, and the one before is still good.
+ * A listener takes part if TCP_FASTOPEN gave it a number: so many connections at most may have their data handed up
+ * before the peer has shown that it is where it says it is (RFC 7413 5.1; counted for the whole stack, and those that
+ * ended by a RST are counted on for a while). Beyond that, and with a wrong cookie, the SYN is an ordinary one. The
+ * cookie is a keyed hash of the peer's address and ours; the key changes twice a day, and the one before is still good.
  *
  * A client asks for it with TCP_FASTOPEN_CONNECT. Without a cookie its SYN requests one; with one its SYN waits for the
  * first data. That data counts as sent only once the SYN, ACK has acknowledged it: until then it stays in the queue as
  * if it never left, so that whatever happens to it (refused, lost, sent again without it) ordinary sending takes over.
- * The cookies of the servers last seen are kept, one for each address; where a SYN with data got no answer and one without
- * did, something on the way is in the way, and the next ones go without. */
+ * The cookies of the servers last seen are kept, one for each address; where a SYN with data got no answer and one
+ * without did, something on the way is in the way, and the next ones go without. */
 #include <stdlib.h>
 
 #include "net/core/wire.h"
@@ -91,7 +91,8 @@ void tcp_fastopen_begun(struct stack *s, struct tcp *t) { s->fastopen_pending +=
 
 void tcp_fastopen_ended(struct stack *s, struct tcp *t) { s->fastopen_pending -= tcp_is_fast_child(t); }
 
-/* RFC 7413 5.1: or else a flood of forged SYNs whose victims reset what they never asked for would never meet the limit. */
+/* RFC 7413 5.1: or else a flood of forged SYNs whose victims reset what they never asked for would never meet the
+ * limit. */
 void tcp_fastopen_reset(struct stack *s)
 {
     if (s->now >= s->fastopen_resets_until)

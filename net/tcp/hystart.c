@@ -1,8 +1,8 @@
-/* HyStart++ (RFC 9406): slow start doubles the window each round trip until something is lost, and by then it has overrun the
- * path's buffer by as much as the path holds. A round whose smallest RTT lies clearly above that of the round before
- * says that a queue builds up; then the window grows at a quarter of the pace for some rounds (Conservative Slow
- * Start). If the RTT falls back, it was jitter, and slow start goes on; else congestion avoidance begins. For the first
- * slow start of a connection only (RFC 9406 4.3): later ones know where to stop. */
+/* HyStart++ (RFC 9406): slow start doubles the window each round trip until something is lost, and by then it has
+ * overrun the path's buffer by as much as the path holds. A round whose smallest RTT lies clearly above that of the
+ * round before says that a queue builds up; then the window grows at a quarter of the pace for some rounds
+ * (Conservative Slow Start). If the RTT falls back, it was jitter, and slow start goes on; else congestion avoidance
+ * begins. For the first slow start of a connection only (RFC 9406 4.3): later ones know where to stop. */
 #include "net/tcp/cong.h"
 
 /* RFC 9406 4.3 */

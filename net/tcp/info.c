@@ -1,8 +1,8 @@
 /* What can be seen of a connection from outside: TCP_INFO, as Linux fills it (linux/tcp.h, tcp(7)), and a row of `ss`.
  *
- * The layout is Linux's own and does not change but by growing, so a reader of TCP_INFO may ask for less or for more of it.
- * Times are in us and ms, windows of the sender in segments, all others in bytes. What has no meaning here stays 0: fackets,
- * delivery rates, and the times for which something was the limit. */
+ * The layout is Linux's own and does not change but by growing, so a reader of TCP_INFO may ask for less or for more of
+ * it. Times are in us and ms, windows of the sender in segments, all others in bytes. What has no meaning here stays 0:
+ * fackets, delivery rates, and the times for which something was the limit. */
 #include <netinet/tcp.h>
 
 #include "net/tcp/tcp.h"

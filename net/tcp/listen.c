@@ -1,9 +1,10 @@
-/* Listeners (RFC 9293 3.10.7.2, 3.10.7.3): a SYN makes a child in SYN_RECV; the child that is established waits to be accepted. With
- * LISTEN_DEFER it waits before that: the owner decides first, so that a gateway can answer as the far host does.
+/* Listeners (RFC 9293 3.10.7.2, 3.10.7.3): a SYN makes a child in SYN_RECV; the child that is established waits to be
+ * accepted. With LISTEN_DEFER it waits before that: the owner decides first, so that a gateway can answer as the far
+ * host does.
  *
- * The backlog has Linux's meaning (listen(2)). The SYN queue holds that many children in SYN_RECV; a SYN that finds it full is
- * answered by a cookie (cookie.c). The accept queue holds one more than that; while it is full SYNs are dropped, and so is
- * the ACK of a child's SYN, which stays in SYN_RECV and asks for it again. */
+ * The backlog has Linux's meaning (listen(2)). The SYN queue holds that many children in SYN_RECV; a SYN that finds it
+ * full is answered by a cookie (cookie.c). The accept queue holds one more than that; while it is full SYNs are
+ * dropped, and so is the ACK of a child's SYN, which stays in SYN_RECV and asks for it again. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdlib.h>

@@ -1,6 +1,7 @@
 /* When the stack's memory runs short: moderation first, refusal last, never a reset.
  *
- * Memory is the pool of packet buffers, counted as what buffers take and not as what they say. By how much of it is used:
+ * Memory is the pool of packet buffers, counted as what buffers take and not as what they say. By how much of it is
+ * used:
  *
  *   FREE   all may grow.
  *   SHORT  (over a half) no buffer grows; a connection may hold its share each way, or a segment if that is more. Windows
@@ -14,8 +15,8 @@
  *
  * So every connection gets on as long as its own peer and its own reader do, whatever the others hoard. What is refused
  * was not acknowledged, and comes again. If it was in order, the peer is told a window of zero (a segment, once all is
- * read): discouraged as that is (RFC 9293 3.8.6), otherwise it would take us for dead in the end, while a shut window is
- * probed for ever (3.8.6.1). */
+ * read): discouraged as that is (RFC 9293 3.8.6), otherwise it would take us for dead in the end, while a shut window
+ * is probed for ever (3.8.6.1). */
 #include "net/tcp/tcp.h"
 
 #define SEGMENT_BYTES 2304 /* of a buffer that an Ethernet frame is in */

@@ -14,8 +14,9 @@
  * stack_config.mtu_probing, as Linux's tcp_mtu_probing: 0 neither black holes nor probes, 1 probes where something was
  * learnt, 2 every connection begins with 1200 bytes and probes.
  *
- * Small segments: nobody can make ours smaller than 64 bytes of payload (tcp_set_mss(); CVE-2019-11479), by ICMP not than
- * path_mtu_least(). The send queue is not cut up by segments, however small (CVE-2019-11477, 11478: see scoreboard.h). */
+ * Small segments: nobody can make ours smaller than 64 bytes of payload (tcp_set_mss(); CVE-2019-11479), by ICMP not
+ * than path_mtu_least(). The send queue is not cut up by segments, however small (CVE-2019-11477, 11478: see
+ * scoreboard.h). */
 #include "net/core/wire.h"
 #include "net/tcp/tcp.h"
 

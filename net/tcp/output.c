@@ -1,5 +1,6 @@
-/* What a connection sends, and why: tcp_output() asks an ordered list of reasons until none is left, and builds a segment for
- * each. It runs once for each dirty socket in a run of the stack, so that many small writes become few segments. */
+/* What a connection sends, and why: tcp_output() asks an ordered list of reasons until none is left, and builds a
+ * segment for each. It runs once for each dirty socket in a run of the stack, so that many small writes become few
+ * segments. */
 #include <errno.h>
 
 #include "net/ip/neigh.h"

@@ -3,10 +3,10 @@
  * burst costs one frame and pacing would cost many; there only a rate that someone asked for is kept
  * (SO_MAX_PACING_RATE, a controller's own).
  *
- * A virtual schedule (GCRA): pace_next is when the last byte sent has had its time at the rate. Sending may run ahead of the
- * clock by a quantum, the bytes of a millisecond and two segments at least; when that is used up, T_PACE wakes us at
- * pace_next, and a whole quantum may go. So timers are per quantum, not per packet; and an acknowledgement in between
- * lets go what has become due, as it always does. */
+ * A virtual schedule (GCRA): pace_next is when the last byte sent has had its time at the rate. Sending may run ahead
+ * of the clock by a quantum, the bytes of a millisecond and two segments at least; when that is used up, T_PACE wakes
+ * us at pace_next, and a whole quantum may go. So timers are per quantum, not per packet; and an acknowledgement in
+ * between lets go what has become due, as it always does. */
 #include "net/tcp/cong.h"
 
 #define QUANTUM MSEC
@@ -18,8 +18,8 @@ uint64_t tcp_pacing_rate(const struct tcp *t)
     uint64_t rate = t->pacing_rate;
     if (!rate && t->cong->paces && !t->bursts && t->srtt &&
         (uint32_t)seq_diff(t->snd_max, t->iss) > cong_initial_window(t)) {
-        /* Faster than the window goes round, so that it can grow: twice in slow start, a fifth after. The initial window
-         * goes at once: RFC 6928 counts on it, and short answers would wait for nothing. */
+        /* Faster than the window goes round, so that it can grow: twice in slow start, a fifth after. The initial
+         * window goes at once: RFC 6928 counts on it, and short answers would wait for nothing. */
         rate = (uint64_t)t->cwnd * (t->cwnd < t->ssthresh ? 20 : 12) * (SECOND / 10) / t->srtt;
     }
     if (t->pacing_rate_max && (!rate || rate > t->pacing_rate_max))

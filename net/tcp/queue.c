@@ -1,8 +1,9 @@
 /* The bytes of a connection: to send (from the first unacknowledged on), and received in order.
  *
- * Sent bytes are copied once, into buffers that fit what was written, or what waits already; small writes share a buffer.
- * Frames to send are clones of parts of it: however small the peer's segments, the queue itself is not cut up. Two cursors
- * remember where new data and what is sent again begin, so that a long queue is not walked for each segment.
+ * Sent bytes are copied once, into buffers that fit what was written, or what waits already; small writes share a
+ * buffer. Frames to send are clones of parts of it: however small the peer's segments, the queue itself is not cut up.
+ * Two cursors remember where new data and what is sent again begin, so that a long queue is not walked for each
+ * segment.
  *
  * Received packets are queued as they are; one that fits is copied into the room that the last buffer has left, so
  * that a flood of small segments cannot hold many large buffers. */

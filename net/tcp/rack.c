@@ -1,5 +1,6 @@
-/* Finding losses by time (RACK-TLP, RFC 8985): what was sent before something that has arrived, and long enough before, is lost;
- * and when nothing arrives any more, a probe brings an answer long before the retransmission timer would. Needs SACK. */
+/* Finding losses by time (RACK-TLP, RFC 8985): what was sent before something that has arrived, and long enough before,
+ * is lost; and when nothing arrives any more, a probe brings an answer long before the retransmission timer would.
+ * Needs SACK. */
 #include "net/tcp/tcp.h"
 
 #define MIN_RTT_LASTS 300 /* s: paths change */

@@ -1,7 +1,8 @@
 /* What an acknowledgement means for the sender: what was delivered, what is lost, how much may be under way.
  *
- * An acknowledgement is read into a `struct delivery` through the scoreboard; losses are found by rack.c, or by counting duplicates
- * where the peer has no SACK (RFC 6582). What is done about them depends on the state (Linux's names, for TCP_INFO):
+ * An acknowledgement is read into a `struct delivery` through the scoreboard; losses are found by rack.c, or by
+ * counting duplicates where the peer has no SACK (RFC 6582). What is done about them depends on the state (Linux's
+ * names, for TCP_INFO):
  *
  *   OPEN      nothing is wrong: congestion control grows the window
  *   CWR       the network marked a packet (ECN): the window shrinks for a round trip; nothing to send again
@@ -188,8 +189,8 @@ static void enter_recovery(struct stack *s, struct tcp *t)
     t->probe_tail = t->probing = false;
 }
 
-/* RFC 6937 3.1, with its bound for the case that the flight is below the threshold: slow start, but only as far as each ACK
- * shows that no more was lost. */
+/* RFC 6937 3.1, with its bound for the case that the flight is below the threshold: slow start, but only as far as each
+ * ACK shows that no more was lost. */
 static void reduce_proportionally(struct tcp *t, const struct delivery *d)
 {
     uint32_t flight = tcp_in_flight(t);
@@ -249,8 +250,8 @@ static bool taken_back(struct stack *s, struct tcp *t, const struct delivery *d)
     return false;
 }
 
-/* RFC 5682 2.1, 3.1: after a time-out, does what was sent once still arrive? With SACK the first answer can tell. Without
- * it a retransmission may have filled a hole; so new data is sent, and the second answer decides. */
+/* RFC 5682 2.1, 3.1: after a time-out, does what was sent once still arrive? With SACK the first answer can tell.
+ * Without it a retransmission may have filled a hole; so new data is sent, and the second answer decides. */
 static bool forward_rto(struct stack *s, struct tcp *t, const struct delivery *d)
 {
     bool once = d->original && (t->sack_ok || t->frto == FRTO_NEW_SENT);

@@ -1,11 +1,11 @@
 /* What came out of order: packets by sequence number, without overlap, in runs that have no gap inside.
  *
- * The list runs through `next`; a run's first packet knows its last one (`mate`), so that looking for a place goes from run
- * to run, beginning with the run that was touched last: in the common cases, a run that grows at its end, a step. Packets
- * that continue each other share buffers where they fit, and small ones are moved to small buffers. The number of
- * runs is bounded (a peer that makes thousands of holes is refused, not searched for), and so are the bytes of buffers
- * held, to twice the receive buffer's limit. Where copies of a byte differ, the one that came first counts unless the later
- * packet covers a whole run, which it replaces. */
+ * The list runs through `next`; a run's first packet knows its last one (`mate`), so that looking for a place goes from
+ * run to run, beginning with the run that was touched last: in the common cases, a run that grows at its end, a step.
+ * Packets that continue each other share buffers where they fit, and small ones are moved to small buffers. The number
+ * of runs is bounded (a peer that makes thousands of holes is refused, not searched for), and so are the bytes of
+ * buffers held, to twice the receive buffer's limit. Where copies of a byte differ, the one that came first counts
+ * unless the later packet covers a whole run, which it replaces. */
 #include "net/core/sanitize.h"
 #include "net/tcp/tcp.h"
 

@@ -1,7 +1,7 @@
 /* What a receiver says of data that arrived out of order (RFC 2018), and of data that arrived twice (RFC 2883).
  *
- * The blocks are kept in the order in which they were last added to, newest first, as RFC 2018 4 wants them told. They are only a
- * report: what is held is on t->ooo, and a block that no longer fits here was told before. */
+ * The blocks are kept in the order in which they were last added to, newest first, as RFC 2018 4 wants them told. They
+ * are only a report: what is held is on t->ooo, and a block that no longer fits here was told before. */
 #include "net/tcp/tcp.h"
 
 /* Does [left, right) touch b? Then b covers both. */

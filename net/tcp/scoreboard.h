@@ -1,16 +1,18 @@
-/* The scoreboard of a sender: what was sent and is not yet acknowledged, and what is known of it (RFC 8985 5.1, RFC 6675 3).
+/* The scoreboard of a sender: what was sent and is not yet acknowledged, and what is known of it (RFC 8985 5.1, RFC
+ * 6675 3).
  *
- * A record stands for bytes that share one fate: sent (last) at one time, and by now flying, SACKed or lost. What one turn
- * sends is one record, however many segments it was; a SACK block that covers a part of it cuts it. So an undisturbed
- * transfer has few records, and an idle connection has none.
+ * A record stands for bytes that share one fate: sent (last) at one time, and by now flying, SACKed or lost. What one
+ * turn sends is one record, however many segments it was; a SACK block that covers a part of it cuts it. So an
+ * undisturbed transfer has few records, and an idle connection has none.
  *
- * Each record is on the list by sequence number; besides that it is on `flying`, by the time it was sent, or on `lost`, by
- * sequence number, or on neither when it is SACKed. Bytes in flight are all that lies between the first record and the
- * last, less `sacked` and `lost`.
+ * Each record is on the list by sequence number; besides that it is on `flying`, by the time it was sent, or on `lost`,
+ * by sequence number, or on neither when it is SACKed. Bytes in flight are all that lies between the first record and
+ * the last, less `sacked` and `lost`.
  *
- * Cuts are made between segments only (`mss` tells where these are), so that a peer which SACKs every other byte gains nothing.
- * Records come from a pool of the stack that is bounded; sb_reserve() is asked before a segment is sent, and a cut
- * that finds none left is not made: then the SACK block is taken for what remains of it, which costs a retransmission. */
+ * Cuts are made between segments only (`mss` tells where these are), so that a peer which SACKs every other byte gains
+ * nothing. Records come from a pool of the stack that is bounded; sb_reserve() is asked before a segment is sent, and a
+ * cut that finds none left is not made: then the SACK block is taken for what remains of it, which costs a
+ * retransmission. */
 #ifndef LIBOS_SCOREBOARD_H
 #define LIBOS_SCOREBOARD_H
 
@@ -59,7 +61,8 @@ bool sb_reserve(struct sent_pool *pool);
 void sb_sent(struct sent_pool *pool, struct scoreboard *b, seq_t seq, seq_t end, uint16_t mss, uint64_t now);
 /* The first len bytes of r are sent again now, in segments of mss. After sb_reserve(). */
 void sb_resent(struct sent_pool *pool, struct scoreboard *b, struct sent *r, uint32_t len, uint16_t mss, uint64_t now);
-/* The last segment of all that is under way, as a record of its own; NULL: nothing is flying at the end. After sb_reserve(). */
+/* The last segment of all that is under way, as a record of its own; NULL: nothing is flying at the end. After
+ * sb_reserve(). */
 struct sent *sb_last_segment(struct sent_pool *pool, struct scoreboard *b);
 
 /* Told of each record whose bytes (len of them) are newly delivered, before it is changed or gone. */

@@ -209,8 +209,8 @@ void tcp_set_iss(struct tcp *t, seq_t iss)
     t->rack_fack = t->rack_end = t->reo_round = iss;
 }
 
-/* RFC 6528: a clock of 4 us, and a keyed hash of the four addresses and ports, so that the numbers of one connection say
- * nothing of another's. */
+/* RFC 6528: a clock of 4 us, and a keyed hash of the four addresses and ports, so that the numbers of one connection
+ * say nothing of another's. */
 void tcp_choose_iss(struct stack *s, struct tcp *t, const struct tcp *old)
 {
     uint64_t words[5];
@@ -354,8 +354,9 @@ bool tcp_is_connecting(const struct sock *k)
     return t->state == SYN_SENT || t->state == SYN_RECV;
 }
 
-/* An ICMP error is a hint: it ends only what is not yet established (RFC 5461 4), and only if it is about a segment that is
- * under way (RFC 5927 4.1). Else it is remembered, as the reason if nothing more gets through (RFC 1122 4.2.3.9). */
+/* An ICMP error is a hint: it ends only what is not yet established (RFC 5461 4), and only if it is about a segment
+ * that is under way (RFC 5927 4.1). Else it is remembered, as the reason if nothing more gets through (RFC 1122
+ * 4.2.3.9). */
 void tcp_icmp_error(struct stack *s, const struct addr *local, const struct addr *remote, const uint8_t *header,
                     int error, uint32_t mtu)
 {

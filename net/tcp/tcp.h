@@ -26,10 +26,10 @@
  *   sockopt.c   socket options
  *   info.c      what can be seen from outside: TCP_INFO
  *
- * Invariants: snd_una <= snd_nxt <= snd_max (they differ only while our SYN is to be sent again). `out` holds the bytes from
- * snd_una (after the SYN) on. `in` holds the bytes up to rcv_nxt that were not read. A connection in CLOSED is in no
- * hash table, has no timer and empty queues; if it is an orphan it is destroyed by its next output, never in the middle
- * of an input. */
+ * Invariants: snd_una <= snd_nxt <= snd_max (they differ only while our SYN is to be sent again). `out` holds the bytes
+ * from snd_una (after the SYN) on. `in` holds the bytes up to rcv_nxt that were not read. A connection in CLOSED is in
+ * no hash table, has no timer and empty queues; if it is an orphan it is destroyed by its next output, never in the
+ * middle of an input. */
 #ifndef LIBOS_TCP_H
 #define LIBOS_TCP_H
 
@@ -101,9 +101,9 @@ enum cong_event {
     CONG_MARKED   /* ECN: the path is about to lose some */
 };
 
-/* How much may be under way. A controller sets cwnd in init, acked and idle; when something was lost or marked it says in
- * ssthresh() which window to go on with, and recovery moves cwnd there (RFC 6937) or to one segment (after a time-out). It
- * keeps its own state in t->cong_state, zeroed before init. */
+/* How much may be under way. A controller sets cwnd in init, acked and idle; when something was lost or marked it says
+ * in ssthresh() which window to go on with, and recovery moves cwnd there (RFC 6937) or to one segment (after a
+ * time-out). It keeps its own state in t->cong_state, zeroed before init. */
 struct cong_ops {
     const char *name;
     bool paces; /* data is to be spread over the round trip: see pace.c */
@@ -297,8 +297,8 @@ struct tcp {
 static inline struct tcp *tcp_of(struct sock *k) { return (struct tcp *)k; }
 /* The listener that it waits at to be accepted, or NULL. */
 static inline struct tcp *tcp_parent(const struct tcp *t) { return t->child ? t->child->parent : NULL; }
-/* Its handshake is not over, but it has shown a cookie, and so may receive and send (RFC 7413). Its snd_una is beyond its
- * SYN from when that was first sent. */
+/* Its handshake is not over, but it has shown a cookie, and so may receive and send (RFC 7413). Its snd_una is beyond
+ * its SYN from when that was first sent. */
 static inline bool tcp_is_fast_child(const struct tcp *t)
 {
     return t->state == SYN_RECV && t->fastopen & FASTOPEN_DATA;
@@ -335,8 +335,8 @@ void tcp_abort(struct stack *s, struct tcp *t); /* RST if the peer knows of us; 
 bool tcp_on(struct stack *s, struct tcp *t, enum tcp_event event);
 /* To CLOSED, with an error for the owner (0: none). */
 void tcp_end(struct stack *s, struct tcp *t, int error);
-/* Make ready to talk to remote, in three steps: the path and our address (-ENETUNREACH); then, with the ports known, the
- * sequence number (old: who had the ports before, or NULL); then the segment size, congestion control and the hash
+/* Make ready to talk to remote, in three steps: the path and our address (-ENETUNREACH); then, with the ports known,
+ * the sequence number (old: who had the ports before, or NULL); then the segment size, congestion control and the hash
  * table. */
 int tcp_prepare(struct stack *s, struct tcp *t);
 void tcp_choose_iss(struct stack *s, struct tcp *t, const struct tcp *old);

@@ -50,8 +50,8 @@ static unsigned retries(const struct tcp *t)
     }
 }
 
-/* A timer ran out because the peer said nothing, or not what is waited for: note since when that is so. True: for longer
- * than the owner wants (TCP_USER_TIMEOUT; RFC 9293 3.8.3, R2 by the application). */
+/* A timer ran out because the peer said nothing, or not what is waited for: note since when that is so. True: for
+ * longer than the owner wants (TCP_USER_TIMEOUT; RFC 9293 3.8.3, R2 by the application). */
 static bool has_stalled(struct stack *s, struct tcp *t)
 {
     uint32_t now = (uint32_t)(s->now / MSEC);

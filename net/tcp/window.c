@@ -1,7 +1,7 @@
 /* The window that we tell (RFC 9293 3.8.6, RFC 7323 2), and how large the buffers behind it and the send buffer become.
  *
- * Both buffers begin small and grow with what the path proves to need, up to in_max and out_max; SO_RCVBUF and SO_SNDBUF
- * set a size that stays. A limit is no memory: that is taken as data comes.
+ * Both buffers begin small and grow with what the path proves to need, up to in_max and out_max; SO_RCVBUF and
+ * SO_SNDBUF set a size that stays. A limit is no memory: that is taken as data comes.
  *
  *   receiving  The reader's rate times the round trip is what the sender must be allowed to have under way, and twice
  *              that while it doubles (dynamic right-sizing, Fisk and Feng 2001): so what was read in one round trip is
@@ -153,7 +153,8 @@ void tcp_receiver_rtt(struct stack *s, struct tcp *t, const struct segment *g)
     if (!t->rcv_rtt && t->srtt)
         measured(t, t->srtt / 1000, false); /* of the handshake */
     if (t->ts_ok) {
-        /* Full segments only: small ones may have waited for somebody to type them. Each echo once, for the same reason. */
+        /* Full segments only: small ones may have waited for somebody to type them. Each echo once, for the same
+         * reason. */
         uint32_t ms = tcp_timestamp(t, s->now) - g->tsecr;
         if (g->tsecr != t->rcv_rtt_echo && g->len >= t->rcv_mss && ms < 60000) {
             t->rcv_rtt_echo = g->tsecr;

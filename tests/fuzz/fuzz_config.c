@@ -1,8 +1,8 @@
 /* A libFuzzer target on what configures an interface: router advertisements with any options, claims and questions of
  * neighbours about addresses that are being checked, and time.
  *
- * The input is a script of steps: a byte that names it, and its arguments. Frames are right up to ICMP; from there on the
- * input says what is in them. After each step lists are bounded and agree with each other. */
+ * The input is a script of steps: a byte that names it, and its arguments. Frames are right up to ICMP; from there on
+ * the input says what is in them. After each step lists are bounded and agree with each other. */
 #include <errno.h>
 #include <sys/socket.h>
 

@@ -1,9 +1,9 @@
-/* A libFuzzer target on the network layer: fragments in every order and shape, questions about groups while sockets join
- * and leave them, tags, redirects, and datagrams of any size going out.
+/* A libFuzzer target on the network layer: fragments in every order and shape, questions about groups while sockets
+ * join and leave them, tags, redirects, and datagrams of any size going out.
  *
- * The input is a program: each step is a byte that names it, and its arguments. After each step the stack's invariants are
- * looked over (invariants.h); what is held for reassembly stays within its bound; at the end all must be given back.
- * seeds_ip.py writes programs; `make fuzz` builds and runs. */
+ * The input is a program: each step is a byte that names it, and its arguments. After each step the stack's invariants
+ * are looked over (invariants.h); what is held for reassembly stays within its bound; at the end all must be given
+ * back. seeds_ip.py writes programs; `make fuzz` builds and runs. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <sys/socket.h>

@@ -1,5 +1,5 @@
-/* A libFuzzer target on TCP's states: two stacks, a wire between them that the input rules, owners who do what owners do,
- * and somebody who forges segments with numbers near the real ones.
+/* A libFuzzer target on TCP's states: two stacks, a wire between them that the input rules, owners who do what owners
+ * do, and somebody who forges segments with numbers near the real ones.
  *
  * The input is a program: each step is a byte that names it, and its arguments. What holds is checked after every one,
  * from the inside (invariants.h, and watch() below, which remembers how each connection stood before). Bytes are a
