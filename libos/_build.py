@@ -32,7 +32,7 @@ ffi.set_source(
     libraries=["dl"],
     extra_compile_args=[
         "-std=gnu11",
-        "-O2",
+        "-O3",
         "-fvisibility=hidden",
         "-fno-strict-aliasing",
         "-Wall",
