@@ -126,11 +126,12 @@ static void established(struct stack *s, struct tcp *t)
     sock_mark_dirty(s, &t->k);
 }
 
-/* What was sent again in the handshake is timed by the echo of its timestamp (RFC 7323 4), or not at all (RFC 6298 3). */
+/* What was sent again in the handshake is timed by the echo of its timestamp (RFC 7323 4), or not at all (RFC 6298 3): an
+ * echo from before the last copy may have waited for a lost ACK, and a first sample that is too long stays for long. */
 static void measure_by_echo(struct stack *s, struct tcp *t, const struct segment *g)
 {
-    uint32_t ms = tcp_timestamp(t, s->now) - g->tsecr;
-    if (t->backoff && t->ts_ok && g->has_ts && g->tsecr && ms < TCP_RTO_MAX / MSEC)
+    uint32_t ms = tcp_timestamp(t, s->now) - g->tsecr, last = tcp_timestamp(t, s->now) - tcp_timestamp(t, t->last_sent);
+    if (t->backoff && t->ts_ok && g->has_ts && g->tsecr && ms <= last)
         tcp_rtt_sample(t, (ms ? ms : 1) * (uint64_t)MSEC);
 }
 

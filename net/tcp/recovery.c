@@ -64,11 +64,11 @@ static bool believe_dsack(struct stack *s, struct tcp *t, uint32_t len)
 
 static void read_sacks(struct stack *s, struct tcp *t, const struct segment *g, struct delivery *d)
 {
-    bool first_is_dsack = is_dsack(g);
-    d->dsack = first_is_dsack && believe_dsack(s, t, (uint32_t)seq_diff(g->sack[0].right, g->sack[0].left));
+    d->twice = is_dsack(g);
+    d->dsack = d->twice && believe_dsack(s, t, (uint32_t)seq_diff(g->sack[0].right, g->sack[0].left));
     struct sack_block blocks[TCP_SACKS_MAX];
     unsigned n = 0;
-    for (unsigned i = first_is_dsack; i < g->sacks; i++) { /* in ascending order, or one ACK alone would look like reordering */
+    for (unsigned i = d->twice; i < g->sacks; i++) { /* in ascending order, or one ACK alone would look like reordering */
         unsigned at = n++;
         for (; at && seq_lt(g->sack[i].left, blocks[at - 1].left); at--)
             blocks[at] = blocks[at - 1];
@@ -112,11 +112,12 @@ static void forget_duplicates(struct tcp *t, uint32_t acked, struct delivery *d)
 
 /* What a timestamp of ours that is heard now may be at the earliest: of the last thing sent; or, the path having become
  * slower than the timer, of the copy before the first retransmission (RFC 4015 4: such a sample ends a run of time-outs
- * that all were too early). */
-static uint32_t heard_after(const struct tcp *t)
+ * that all were too early). Not if a D-SACK says that a retransmission asked for this ACK: then the copy before had
+ * long arrived, its ACK was lost, and what is echoed is as old as the time-outs were long. */
+static uint32_t heard_after(const struct tcp *t, const struct delivery *d)
 {
     uint64_t then = t->last_sent;
-    if (t->first_again)
+    if (t->first_again && !d->twice)
         then = t->first_again > 2 * t->rto ? t->first_again - 2 * t->rto : 0;
     return tcp_timestamp(t, then);
 }
@@ -127,9 +128,9 @@ static void measure(struct tcp *t, const struct delivery *d)
     uint32_t now = tcp_timestamp(t, d->now);
     if (!d->moved || !seq_gt(t->snd_una, t->rtt_seq))
         return;
-    if (d->timed && (t->sack_ok || !d->again)) { /* without SACK it may have waited behind a hole */
+    if (d->timed && !d->again) { /* else it may have waited behind the hole, and its SACK been lost */
         tcp_rtt_sample(t, d->rtt);
-    } else if (d->has_tsecr && (int32_t)(d->tsecr - heard_after(t)) >= 0 && (int32_t)(now - d->tsecr) >= 0) {
+    } else if (d->has_tsecr && (int32_t)(d->tsecr - heard_after(t, d)) >= 0 && (int32_t)(now - d->tsecr) >= 0) {
         /* After a retransmission only the timestamp tells which copy was heard; one from the future is none of ours. */
         tcp_rtt_sample(t, (now - d->tsecr ? now - d->tsecr : 1) * (uint64_t)MSEC);
     } else {
@@ -301,7 +302,7 @@ void tcp_recovery_acked(struct stack *s, struct tcp *t, const struct segment *g,
     else if (duplicate)
         read_duplicate(t, &d);
     measure(t, &d);
-    sample.rtt = !d.timed || (d.again && !t->sack_ok) ? 0 : d.rtt ? d.rtt : 1;
+    sample.rtt = !d.timed || d.again ? 0 : d.rtt ? d.rtt : 1;
 
     if (t->ca != CA_OPEN && seq_ge(t->snd_una, t->recover)) {
         if (!taken_back(s, t, &d)) {

@@ -491,6 +491,7 @@ struct delivery {
     bool timed;    /* rtt is set */
     bool again;    /* it delivers something that was sent again */
     bool original; /* it delivers something sent once, before `recover` */
+    bool twice; /* it has a D-SACK: the peer got something that it had */
     bool dsack;
     bool lost; /* by it we know of new losses */
 };

@@ -413,3 +413,23 @@ def test_the_echo_times_a_syn_ack_that_was_sent_again(h):
     h.at("1.05s")
     p.rx("A", seq=1, ack=1, ts=(2, p.ts_echo))
     assert h.info(h.accept(listener)).srtt == 50_000_000
+
+
+def test_an_echo_of_the_first_syn_ack_times_nothing_after_the_second(h):
+    """RFC 6298 3: it may have waited for a lost ACK; the first data's sample counts"""
+    listener = h.listen(80)
+    p = h.peer(to=80)
+    p.rx("S", seq=0, mss=1000, ts=(1, 0))
+    p.expect("SA")
+    first = p.ts_echo
+    h.at("1s")
+    p.expect("SA")
+    h.at("1.05s")
+    p.rx("A", seq=1, ack=1, ts=(2, first))
+    c = h.accept(listener)
+    assert h.info(c).srtt == 0
+    h.send(c, b"x" * 100)
+    p.expect("PA")
+    h.after("40ms")
+    p.rx("A", ack=101)
+    assert (h.info(c).srtt, h.info(c).rto) == (40_000_000, 200_000_000)

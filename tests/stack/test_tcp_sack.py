@@ -365,6 +365,30 @@ def test_a_probe_that_was_not_needed(h):
     assert h.info(c).cwnd >= before
 
 
+def test_what_waited_behind_a_hole_is_no_round_trip(h):
+    """RFC 6298 3: of three segments the last (TLP) and the first (RTO) went again; the late ACK is not the second's"""
+    p, c = ready(h)
+    h.send(c, b"x" * 3000)
+    h.frames()
+    before = h.info(c).srtt, h.info(c).rto
+    h.after("5s")
+    h.frames()
+    p.rx("A", ack=3001)
+    assert (h.info(c).srtt, h.info(c).rto) == before
+
+
+def test_an_old_echo_with_a_dsack_is_no_round_trip(h):
+    """RFC 2883 4: a retransmission asked for this ACK; all ACKs before were lost, and what it echoes is 5 s old"""
+    p, c = ready(h, ts=1)
+    h.send(c, b"x" * 900)
+    p.expect("PA")
+    old, before = p.ts_echo, (h.info(c).srtt, h.info(c).rto)
+    h.after("5s")
+    h.frames()
+    p.rx("A", ack=901, sack=[(1, 901)], ts=(2, old))
+    assert (h.info(c).srtt, h.info(c).rto) == before
+
+
 # --- taking it back ---
 
 

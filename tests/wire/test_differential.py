@@ -101,3 +101,16 @@ def with_the_kernel(kinds, schedule, how, seed):
     note(f"try it on the virtual clock: check_virtual({schedule!r}, {how!r}, {seed})")
     with Wired(kinds, how, seed) as world:
         assert play(schedule, world) == expected(schedule)
+
+
+def test_a_fifth_lost_costs_seconds():
+    """Both ways at once over 20 % of loss, on the virtual clock: time-outs do not grow by what was waited for them."""
+    took = []
+    for seed in range(20):
+        with Virtual(Impairment(delay=MS, loss=0.2), seed) as world:
+            begin = world.now()
+            schedule = Schedule((Turn(Side((100_000,)), Side((100_000,))),), "both")
+            assert play(schedule, world) == expected(schedule)
+            took.append((world.now() - begin) / 10**9)
+    assert sorted(took)[10] < 6
+    assert max(took) < 100
