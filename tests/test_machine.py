@@ -114,6 +114,7 @@ def test_machines_share_nothing(new_machine: NewMachine) -> None:
     assert len({machine.clock.offset for machine in machines}) == 3, "clocks start apart"
 
 
+@pytest.mark.slow  # not under sanitizers, of whose cost it would tell
 def test_a_second_machine_boots_in_five_milliseconds(new_machine: NewMachine) -> None:
     new_machine()
     times = []
