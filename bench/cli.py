@@ -6,21 +6,22 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from libos.bench.echo import CASES, Case, bench_echo
-from libos.bench.flood import FloodReport, bench_flood, flood_table
+from libos.bench.flood import bench_flood, flood_table
 from libos.bench.load import CASES as LOADS
-from libos.bench.load import LOADED, LoadReport, bench_load, load_table
-from libos.bench.report import Report, ratios_table, rows_table
+from libos.bench.load import LOADED, bench_load, load_table
+from libos.bench.report import Results, ratios_table, rows_table
 from libos.bench.segment import CASES as SEGMENTS
-from libos.bench.segment import SegmentReport, bench_segment, segment_table
+from libos.bench.segment import bench_segment, segment_table
 from libos.bench.servers import PEERS
 from libos.bench.wire import CASES as WIRES
-from libos.bench.wire import PAIRS, WireReport, bench_wire, wire_table
+from libos.bench.wire import PAIRS, bench_wire, wire_table
 from libos.errors import ConfigError, LibosError
 
 __all__ = ["bench"]
@@ -48,9 +49,7 @@ def _progress(runs: int) -> Iterator[Callable[[str], None]]:
         bar.update(task, description="done", total=done + 1, completed=done + 1)
 
 
-def _finish(
-    report: Report | FloodReport | LoadReport | SegmentReport | WireReport, out: Console, json_file: Path | None
-) -> None:
+def _finish(report: Results[Any], out: Console, json_file: Path | None) -> None:
     """What was left out, the file, the exit status."""
     for item in report.left_out:
         out.print(f"left out: {item.what}: {item.why}", style="red" if item.why.startswith("failed") else "yellow")

@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from rich.table import Table
 
 from libos.bench.compile import build
 from libos.bench.echo import congestion_of_kernel, version_of
-from libos.bench.report import LeftOut
+from libos.bench.report import LeftOut, Results
 from libos.bench.servers import PEERS, PeerError, Running, why_not
 from libos.bench.testbed import TAP, TAP_SERVER, Testbed
 
@@ -51,20 +51,8 @@ class FloodRow:
     grown_kib: int  # the server's resident memory, after - before
 
 
-@dataclass
-class FloodReport:
-    """As the other benchmarks' reports."""
-
-    host: dict[str, object]
-    rows: list[FloodRow] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
-    failures: int = 0
-
-    def to_json(self) -> str:
-        rows = [asdict(row) for row in self.rows]
-        return json.dumps(
-            {"host": self.host, "rows": rows, "left_out": [asdict(each) for each in self.left_out]}, indent=2
-        )
+class FloodReport(Results[FloodRow]):
+    """What is left of a server's rate under each flood."""
 
 
 def bench_flood(

@@ -14,7 +14,7 @@ import json
 import statistics
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,7 +23,7 @@ from rich.table import Table
 
 from libos.bench.compile import build
 from libos.bench.echo import congestion_of_kernel, host_of
-from libos.bench.report import LeftOut
+from libos.bench.report import LeftOut, Results
 from libos.bench.servers import PEERS, Peer, PeerError, Role, why_not
 from libos.bench.testbed import Testbed
 
@@ -70,14 +70,8 @@ class LoadRow:
     total_cpu_us: float
 
 
-@dataclass
-class LoadReport:
-    """As the other benchmarks' reports: host, rows, ratios, left_out."""
-
-    host: dict[str, object]
-    rows: list[LoadRow] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
-    failures: int = 0
+class LoadReport(Results[LoadRow]):
+    """Rates of each peer under each load."""
 
     def ratios(self) -> dict[str, dict[str, dict[str, float]]]:
         """case -> peer -> reference -> the peer's rate divided by the reference's: above 1, the peer does more."""
@@ -90,17 +84,6 @@ class LoadReport:
                 peer: round(row.rate / rate, 3) for peer, rate in others.items() if peer != row.peer and rate
             }
         return found
-
-    def to_json(self) -> str:
-        return json.dumps(
-            {
-                "host": self.host,
-                "rows": [asdict(row) for row in self.rows],
-                "ratios": self.ratios(),
-                "left_out": [asdict(item) for item in self.left_out],
-            },
-            indent=2,
-        )
 
 
 def bench_load(

@@ -10,11 +10,17 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from rich import box
 from rich.table import Table
 
-__all__ = ["REFERENCES", "LeftOut", "Report", "Row", "Sample", "ratios_table", "rows_table"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = ["REFERENCES", "LeftOut", "Report", "Results", "Row", "Sample", "ratios_table", "rows_table"]
+
+R = TypeVar("R", bound="DataclassInstance")
 
 REFERENCES = ("uvloop", "c-epoll", "tap-floor", "tap-floor-spin")
 
@@ -74,13 +80,37 @@ class LeftOut:
 
 
 @dataclass
-class Report:
+class Results(Generic[R]):
     """``failures`` (also in left_out) are peers that ran and broke; what this host cannot run is in left_out only."""
 
     host: dict[str, object]
-    rows: list[Row] = field(default_factory=list)
+    rows: list[R] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     failures: int = 0
+
+    def ratios(self) -> Mapping[str, object] | None:
+        """case -> the figures beside a reference's; None for a benchmark that has no reference."""
+        return None
+
+    def setting(self) -> dict[str, object]:
+        """What was measured where: the head of the JSON."""
+        return {"host": self.host}
+
+    def to_json(self) -> str:
+        ratios = self.ratios()
+        return json.dumps(
+            {
+                **self.setting(),
+                "rows": [asdict(row) for row in self.rows],
+                **({} if ratios is None else {"ratios": ratios}),
+                "left_out": [asdict(item) for item in self.left_out],
+            },
+            indent=2,
+        )
+
+
+class Report(Results[Row]):
+    """Requests and answers: ``libos bench echo`` and its kin."""
 
     def ratios(self) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
         """case -> peer -> "total_cpu" or "p50" -> reference -> the peer's figure divided by the reference's."""
@@ -100,17 +130,6 @@ class Report:
         for row in self.rows:
             found.setdefault(row.case, {})[row.peer] = row
         return found
-
-    def to_json(self) -> str:
-        return json.dumps(
-            {
-                "host": self.host,
-                "rows": [asdict(row) for row in self.rows],
-                "ratios": self.ratios(),
-                "left_out": [asdict(item) for item in self.left_out],
-            },
-            indent=2,
-        )
 
 
 def rows_table(report: Report) -> Table:

@@ -8,12 +8,11 @@ options.
 
 from __future__ import annotations
 
-import json
 import platform
 import statistics
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich import box
@@ -22,7 +21,7 @@ from rich.table import Table
 import libos.net
 import libos.sched
 from libos.bench.compile import build, compiler
-from libos.bench.report import LeftOut
+from libos.bench.report import LeftOut, Results
 from libos.errors import HostError
 
 __all__ = ["CASES", "SegmentReport", "bench_segment", "segment_table"]
@@ -41,30 +40,13 @@ class SegmentRow:
     runs: tuple[float, ...]
 
 
-@dataclass
-class SegmentReport:
-    """As the other benchmarks' reports: host, rows, ratios, left_out."""
-
-    host: dict[str, object]
-    rows: list[SegmentRow] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
-    failures: int = 0
+class SegmentReport(Results[SegmentRow]):
+    """The cost of one segment in each stack."""
 
     def ratios(self) -> dict[str, float]:
         """case -> libos's cost divided by lwIP's."""
         lwip = {row.case: row.ns for row in self.rows if row.stack == "lwip"}
         return {r.case: round(r.ns / lwip[r.case], 3) for r in self.rows if r.stack == "libos" and r.case in lwip}
-
-    def to_json(self) -> str:
-        return json.dumps(
-            {
-                "host": self.host,
-                "rows": [asdict(row) for row in self.rows],
-                "ratios": self.ratios(),
-                "left_out": [asdict(item) for item in self.left_out],
-            },
-            indent=2,
-        )
 
 
 def _stacks(left_out: list[LeftOut]) -> dict[str, Path]:

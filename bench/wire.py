@@ -9,12 +9,11 @@ segments were sent again, how many timeouts there were, and the longest time wit
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,7 +22,7 @@ from rich import box
 from rich.table import Table
 
 from libos.bench.echo import congestion_of_kernel, version_of
-from libos.bench.report import LeftOut
+from libos.bench.report import LeftOut, Results
 from libos.bench.servers import PeerError
 from libos.bench.wirebed import Kind, WireBed, why_not
 
@@ -71,14 +70,8 @@ class WireRow:
     wire_late_us: float  # how much later than due frames came out on average: the wire's own error
 
 
-@dataclass
-class WireReport:
-    """As the other benchmarks' reports: host, rows, ratios, left_out."""
-
-    host: dict[str, object]
-    rows: list[WireRow] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
-    failures: int = 0
+class WireReport(Results[WireRow]):
+    """The rate of each pair of stacks over each link."""
 
     def ratios(self) -> dict[str, dict[str, float]]:
         """case -> "sender-receiver" -> its rate divided by kernel-kernel's."""
@@ -90,17 +83,8 @@ class WireReport:
                 found.setdefault(row.case, {})[f"{row.sender}-{row.receiver}"] = ratio
         return found
 
-    def to_json(self) -> str:
-        return json.dumps(
-            {
-                "host": self.host,
-                "cases": {name: CASES[name] for name in dict.fromkeys(row.case for row in self.rows)},
-                "rows": [asdict(row) for row in self.rows],
-                "ratios": self.ratios(),
-                "left_out": [asdict(item) for item in self.left_out],
-            },
-            indent=2,
-        )
+    def setting(self) -> dict[str, object]:
+        return {**super().setting(), "cases": {name: CASES[name] for name in dict.fromkeys(r.case for r in self.rows)}}
 
 
 def bench_wire(
