@@ -17,6 +17,7 @@ import socket
 import threading
 from typing import Any
 
+from libos.sched.child import Children, chosen_watcher
 from libos.sched.network import Network
 from libos.sched.reactor import NEVER, Reactor
 from libos.sched.selector import ReactorSelector
@@ -37,6 +38,7 @@ class Loop(asyncio.SelectorEventLoop):
         self._waiter = ReactorSelector(reactor, own_reactor=own_reactor)
         super().__init__(self._waiter)
         self._waiter.wait = self._wait
+        self._children = Children(self)
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closed() else "running" if self.is_running() else "idle"
@@ -44,6 +46,10 @@ class Loop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._clock_ns() * 1e-9
+
+    def close(self) -> None:
+        super().close()
+        self._children.close()
 
     def _wait(self, timeout: int) -> None:
         """Turn the reactor until there is something for an iteration of the loop, for ``timeout`` ns at most.
@@ -115,6 +121,11 @@ class Loop(asyncio.SelectorEventLoop):
         if (network := self._network_of(sock)) is None:
             return await super().connect_accepted_socket(protocol_factory, sock, **options)
         return await network.connect_accepted_socket(self, protocol_factory, sock, **options)
+
+    async def _make_subprocess_transport(self, *args: Any, **options: Any) -> Any:
+        if chosen_watcher():
+            return await super()._make_subprocess_transport(*args, **options)  # type: ignore[misc]
+        return await self._children.start(*args, **options)
 
     # --- names -----------------------------------------------------------------------------------------------------
 
