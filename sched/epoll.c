@@ -84,6 +84,8 @@ static void epoll_backend_close(struct channel *c)
     free(ec);
 }
 
+static void epoll_backend_disown(struct reactor *r) {}
+
 static void epoll_backend_free(struct reactor *r) {}
 
 int reactor_new_epoll(struct reactor **out, uint64_t clock_offset)
@@ -94,6 +96,7 @@ int reactor_new_epoll(struct reactor **out, uint64_t clock_offset)
         .open = epoll_backend_open,
         .send = epoll_backend_send,
         .close = epoll_backend_close,
+        .disown = epoll_backend_disown,
         .free = epoll_backend_free,
     };
     struct reactor *r = calloc(1, sizeof *r);

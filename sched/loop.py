@@ -12,8 +12,10 @@ run in the same iteration, as they do for host sockets. ``time()`` is the reacto
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
+import sys
 import threading
 from typing import Any
 
@@ -23,6 +25,10 @@ from libos.sched.reactor import NEVER, Reactor
 from libos.sched.selector import ReactorSelector
 
 __all__ = ["Loop"]
+
+if sys.version_info < (3, 12):  # From then on asyncio does this.
+    # A forked child would write the signals that it gets into the self-pipe of the parent's loop.
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -86,6 +92,12 @@ class Loop(asyncio.SelectorEventLoop):
         finally:
             if before == -1 and not self._signal_handlers:  # type: ignore[attr-defined]
                 signal.set_wakeup_fd(-1)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        removed: bool = super().remove_signal_handler(sig)
+        if removed and not self._signal_handlers and self.is_running():  # type: ignore[attr-defined]
+            signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)  # type: ignore[attr-defined]
+        return removed
 
     def _network_of(self, sock: object) -> Network | None:
         """Who is to serve ``sock`` (None: whatever will be made): the network, or None: the host's code."""

@@ -71,6 +71,11 @@ class Reactor:
         lib.reactor_set_spin(self.handle, spin_us * 1000)
         self._events = ffi.new("uint64_t[]", EVENTS_MAX)
 
+    @property
+    def inherited(self) -> bool:
+        """Whether this process was forked from the reactor's own: then it can only be closed."""
+        return self.handle is not None and lib.reactor_inherited(self.handle) == 1
+
     def attach(self, poller: Any) -> int:
         """Drive ``poller`` (a ``struct poller *``) from now on. The base of its sockets' tokens."""
         return check(lib.reactor_attach(self.handle, poller), "attach") << POLLER_SHIFT

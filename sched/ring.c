@@ -92,6 +92,8 @@ void ring_abandon(struct ring_reactor *rr)
         ring_channel_abandon(ch);
 }
 
+static void ring_disown(struct reactor *r) { ring_abandon((struct ring_reactor *)r); }
+
 static void ring_free(struct reactor *r)
 {
     struct ring_reactor *rr = (struct ring_reactor *)r;
@@ -271,6 +273,7 @@ int reactor_new_ring(struct reactor **out, const char *liburing, unsigned entrie
         .open = ring_channel_open,
         .send = ring_channel_send,
         .close = ring_channel_close,
+        .disown = ring_disown,
         .free = ring_free,
     };
     struct ring_reactor *rr = aligned_alloc(_Alignof(struct ring_reactor), sizeof *rr);
