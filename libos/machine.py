@@ -337,7 +337,8 @@ class Machine:
 
 
 class MachineLoop(Loop):
-    """A loop on ``machine``; with ``own_machine``, closing it closes the machine.
+    """A loop on ``machine``; with ``own_machine``, closing it closes the machine. Without a machine it has one in world
+    `host`, which it owns: so it is called as uvloop.Loop is.
 
     While another thread's loop is open, and in a process that was forked from the machine's, it is a loop beside the
     machine: in world `host` it has the kernel's sockets like any other, elsewhere its network calls raise WorldError.
@@ -345,10 +346,18 @@ class MachineLoop(Loop):
 
     _closed = True  # until it is built, for __del__ and for Machine.seat()
 
-    def __init__(self, machine: Machine, *, own_machine: bool = False) -> None:
-        self.machine = machine
+    def __init__(self, machine: Machine | None = None, *, own_machine: bool = False) -> None:
+        self._own_machine = own_machine or machine is None
+        self.machine = Machine(MachineConfig(net="host")) if machine is None else machine
         self.thread = threading.get_ident()
-        self._own_machine = own_machine
+        try:
+            self._take_seat(self.machine)
+        except BaseException:
+            if self._own_machine:
+                self.machine.close()
+            raise
+
+    def _take_seat(self, machine: Machine) -> None:
         if machine.seat(self):
             super().__init__(machine.reactor, machine.network)
         else:

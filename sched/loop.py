@@ -48,7 +48,12 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
         self.network = network
         self._waiter = ReactorSelector(reactor, own_reactor=own_reactor)
         self._attach(reactor, self._waiter.ready)
-        super().__init__(self._waiter)
+        try:
+            super().__init__(self._waiter)
+        except BaseException:  # no descriptors for the self-pipe
+            self._closed = True
+            self._waiter.close()
+            raise
         self._children = Children(self)
 
     def __repr__(self) -> str:
