@@ -57,6 +57,8 @@ static unsigned ready(const struct host_sockets *h, const struct host_socket *s)
         mask |= EV_ERROR | EV_WRITE;
     if (h->ops->gathers && !s->listening && (!s->gather || s->gather->upto <= WRITABLE_ROOM))
         mask |= EV_WRITE;
+    if (s->want & EV_SENT && !s->out && !s->gather)
+        mask |= EV_SENT;
     return mask & (s->want | EV_ERROR);
 }
 
@@ -401,7 +403,7 @@ int host_want(struct host_sockets *h, int64_t id, unsigned mask)
     struct host_socket *s = find(h, id);
     if (!s)
         return -EBADF;
-    mask &= EV_READ | EV_WRITE;
+    mask &= EV_READ | EV_WRITE | EV_SENT;
     if (s->want == mask)
         return 0;
     if (s->listening && mask & ~s->want & EV_READ)
@@ -409,6 +411,8 @@ int host_want(struct host_sockets *h, int64_t id, unsigned mask)
     s->want = (uint8_t)mask;
     s->raised &= mask;
     host_mark_dirty(h, s);
+    if (s->watched && !(mask & (EV_READ | EV_WRITE)))
+        h->ops->work(h, s); /* at once: somebody else may be about to watch the descriptor (sendfile) */
     if (ready(h, s))
         host_raise(h, s);
     return 0;

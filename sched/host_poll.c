@@ -21,7 +21,7 @@ static bool poll_work(struct host_sockets *h, struct host_socket *s)
 {
     if (s->closing)
         return true;
-    unsigned mask = s->ended ? s->want & ~EV_READ : s->want;
+    unsigned mask = s->want & (s->ended ? EV_WRITE : EV_READ | EV_WRITE);
     if (s->error)
         mask = 0; /* epoll would report that for ever */
     if (s->listening && !host_accept_wanted(s))

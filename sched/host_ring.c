@@ -211,7 +211,7 @@ static void sent(struct host_sockets *h, struct host_socket *s, uint32_t n)
     s->out = NULL;
     if (s->gather || (s->shut && !s->is_shut))
         host_mark_dirty(h, s);
-    if (s->want & EV_WRITE)
+    if (s->want & (EV_WRITE | EV_SENT))
         host_raise(h, s);
 }
 
