@@ -58,7 +58,7 @@ bool reactor_disowned(struct reactor *r)
 void reactor_free(struct reactor *r)
 {
     reactor_disowned(r);
-    r->ops->free(r);
+    r->ops->free(r); /* the sockets of the host are gone before */
     watch_set_free(&r->set);
     if (r->home)
         munmap((void *)r->home, HOME_SIZE);

@@ -319,9 +319,10 @@ async def main():
 async def connect():
     global listener
     listener = asyncio.Queue()
-    async def serve(reader, writer):
-        listener.put_nowait(await reader.read(1))
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    class Serve(asyncio.Protocol):
+        def data_received(self, data):
+            listener.put_nowait(data)
+    server = await asyncio.get_running_loop().create_server(Serve, "127.0.0.1", 0)
     return await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
 
 async def peer():
