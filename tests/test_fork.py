@@ -347,6 +347,17 @@ def test_a_child_leaves_from_within_a_coroutine(net: str, leave: str, status: in
         assert done.stderr == ""
 
 
+def test_nothing_is_left_undone_at_the_end_of_an_interpreter(tmp_path: Path) -> None:
+    """A main() that raises leaves open connections to the last garbage collection."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM.replace("pid = os.fork()", "pid = 0").format(leave="raise KeyError"))
+    for net in ("host", "user"):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", str(program), net], capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "KeyError")
+
+
 # --- multiprocessing -------------------------------------------------------------------------------------------------
 
 POOL = """

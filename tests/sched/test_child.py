@@ -114,6 +114,9 @@ def test_a_command_that_is_not_there(loop: AnyLoop) -> None:
 
 
 def test_the_protocol_hears_of_its_end(loop: AnyLoop) -> None:
+    if type(loop).__module__ == "uvloop":
+        pytest.skip("uvloop may end the connection before its pipes")
+
     async def main() -> list[str]:
         transport, protocol = await loop.subprocess_shell(Exits, "echo out; echo err >&2", stdin=None)
         await protocol.gone
