@@ -88,6 +88,16 @@ int ring_start(struct ring_reactor *rr)
     return rc;
 }
 
+static void let_go(struct ring_reactor *rr, bool lost)
+{
+    rr->queue_exit(rr->ring);
+    rr->alive = false;
+    if (rr->reactor.hosts)
+        host_ring_abandon(rr->reactor.hosts, lost);
+    for (struct ring_channel *ch = rr->channels; ch; ch = ring_channel_next(ch))
+        ring_channel_abandon(ch);
+}
+
 void ring_abandon(struct ring_reactor *rr)
 {
     if (!rr->alive)
@@ -98,15 +108,16 @@ void ring_abandon(struct ring_reactor *rr)
     bool lost = rr->cq_has_overflow(rr->ring); /* completions that nobody can fetch any more */
     if (hosts && !lost)
         host_ring_settle(hosts);
-    rr->queue_exit(rr->ring);
-    rr->alive = false;
-    if (hosts)
-        host_ring_abandon(hosts, lost);
-    for (struct ring_channel *ch = rr->channels; ch; ch = ring_channel_next(ch))
-        ring_channel_abandon(ch);
+    let_go(rr, lost);
 }
 
-static void ring_disown(struct reactor *r) { ring_abandon((struct ring_reactor *)r); }
+/* Not reaped first: the completion queue is shared memory, and what is in it is the parent's. */
+static void ring_disown(struct reactor *r)
+{
+    struct ring_reactor *rr = (struct ring_reactor *)r;
+    if (rr->alive)
+        let_go(rr, false);
+}
 
 static void ring_free(struct reactor *r)
 {

@@ -198,6 +198,33 @@ def test_what_it_may_not_do_is_refused(parent: Parent) -> None:
     parent.run(parent.talk())
 
 
+def test_connections_are_the_parents(parent: Parent) -> None:
+    """What a child writes, reads, ends or aborts of its parent's, the peer does not hear of."""
+
+    def child() -> None:
+        parent.writer.write(b"from the child")
+        parent.writer.write_eof()
+        parent.loop.run_until_complete(asyncio.sleep(0))
+        parent.writer.transport.abort()
+        parent.loop.run_until_complete(asyncio.sleep(0))
+
+    async def waiting() -> None:
+        await parent.loop.sock_sendall(parent.peer, b"for the parent")
+        assert forked(reads) == 0
+        assert await parent.reader.readexactly(14) == b"for the parent"
+
+    def reads() -> None:
+        with pytest.raises(RuntimeError):
+            parent.loop.run_until_complete(parent.reader.read(1))
+
+    parent.run(parent.talk())
+    assert forked(child) == 0
+    parent.run(parent.talk())
+    parent.run(waiting())
+    parent.run(parent.talk())
+    parent.run(parent.part())
+
+
 def test_a_machine_that_was_inherited_gives_loops_beside_it(parent: Parent) -> None:
     """In world host they are like any other; elsewhere they have no network."""
 
@@ -248,17 +275,18 @@ def test_children_that_live_on_while_the_parent_works(parent: Parent) -> None:
         os.read(release, 1)
 
     pids = []
-    for _ in range(3):
+    for _ in range(5):
         if not (pid := os.fork()):
             with contextlib.suppress(BaseException):
                 child()
                 os._exit(0)
             os._exit(1)
         pids.append(pid)
-        parent.run(parent.talk())
+        for _ in range(5):
+            parent.run(parent.talk())
         parent.run(echo_once())
     os.close(held)
-    assert [join(pid) for pid in pids] == [0] * 3
+    assert [join(pid) for pid in pids] == [0] * 5
     os.close(release)
     parent.run(parent.talk())
 
