@@ -120,6 +120,17 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
             if before == -1 and not self._signal_handlers:  # type: ignore[attr-defined]
                 signal.set_wakeup_fd(-1)
 
+    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
+        # asyncio's own appends to its queue by itself from 3.14 on.
+        self._check_closed()  # type: ignore[attr-defined]
+        if self.get_debug():
+            self._check_callback(callback, "call_soon_threadsafe")  # type: ignore[attr-defined]
+        handle = self._call_soon(callback, args, context)  # type: ignore[attr-defined]
+        if handle._source_traceback:
+            del handle._source_traceback[-1]
+        self._write_to_self()  # type: ignore[attr-defined]
+        return handle
+
     def remove_signal_handler(self, sig: int) -> bool:
         removed: bool = super().remove_signal_handler(sig)
         if removed and not self._signal_handlers and self.is_running():  # type: ignore[attr-defined]
@@ -249,7 +260,7 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
         listener = self._listeners.pop(sock.fileno(), None)
         if listener is not None:
             listener.close()
-        sock.close()
+        super()._stop_serving(sock)  # type: ignore[misc]
 
     # --- names -----------------------------------------------------------------------------------------------------
 
