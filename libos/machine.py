@@ -341,8 +341,6 @@ class MachineLoop(Loop):
     like any other, elsewhere its network calls raise WorldError.
     """
 
-    _closed = True  # until it is built, for __del__ and for Machine.seat()
-
     def __init__(self, machine: Machine, *, own_machine: bool = False) -> None:
         self.machine = machine
         self.thread = threading.get_ident()

@@ -13,7 +13,6 @@ run in the same iteration, as they do for host sockets. ``time()`` is the reacto
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import socket
 import threading
@@ -27,8 +26,6 @@ from libos.sched.reactor import EV_GONE, Reactor
 from libos.sched.selector import ReactorSelector
 
 __all__ = ["Loop"]
-
-logger = logging.getLogger("asyncio")
 
 
 class Loop(Scheduler, asyncio.SelectorEventLoop):
@@ -81,7 +78,8 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
             handle._run()
             took = self.time() - began
             if took >= self.slow_callback_duration:
-                logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle), took)  # type: ignore[attr-defined]
+                text = base_events._format_handle(handle)  # type: ignore[attr-defined]
+                base_events.logger.warning("Executing %s took %.3f seconds", text, took)  # type: ignore[attr-defined]
         finally:
             self._current_handle = None
 

@@ -276,8 +276,10 @@ static PyObject *scheduler_new(PyTypeObject *type, PyObject *args, PyObject *kwa
 {
     struct state *st = state_of_type(type);
     struct scheduler *self = st ? (struct scheduler *)type->tp_alloc(type, 0) : NULL;
-    if (self)
+    if (self) {
         self->st = st;
+        self->closed = true; /* until asyncio's constructor says otherwise: a loop that is not yet built is not open */
+    }
     return (PyObject *)self;
 }
 
