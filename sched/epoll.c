@@ -84,6 +84,7 @@ static void epoll_backend_close(struct channel *c)
     free(ec);
 }
 
+static void epoll_backend_disown(struct reactor *r) {}
 static const struct host_backend *epoll_backend_hosts(struct reactor *r) { return &host_poll_backend; }
 
 static void epoll_backend_free(struct reactor *r) {}
@@ -96,6 +97,7 @@ int reactor_new_epoll(struct reactor **out, uint64_t clock_offset)
         .open = epoll_backend_open,
         .send = epoll_backend_send,
         .close = epoll_backend_close,
+        .disown = epoll_backend_disown,
         .hosts = epoll_backend_hosts,
         .free = epoll_backend_free,
     };

@@ -65,8 +65,7 @@ int turns_turn(PyObject *object, uint64_t timeout)
     if (n > 0) {
         rc = dispatch(self, n);
     } else if (n < 0) {
-        errno = -n;
-        PyErr_SetFromErrno(PyExc_OSError);
+        Py_XDECREF(PyObject_CallMethod(object, "_refused", "i", n)); /* raises what it stands for */
     }
     self->turning = false;
     return rc;
