@@ -22,7 +22,9 @@ __all__ = ["REFERENCES", "LeftOut", "Report", "Results", "Row", "Sample", "ratio
 
 R = TypeVar("R", bound="DataclassInstance")
 
-REFERENCES = ("uvloop", "c-epoll", "tap-floor", "tap-floor-spin")
+REFERENCES = ("uvloop", "c-epoll", "tap-floor")
+# Peers that do something of their own are compared with a reference that does the same, where there is one.
+_COUNTERPARTS = (("uvloop", "-streams"), ("tap-floor", "-spin"))
 
 
 @dataclass(frozen=True)
@@ -109,16 +111,24 @@ class Results(Generic[R]):
         )
 
 
+def counterpart(reference: str, peer: str) -> str:
+    """Whom ``peer`` is compared with under the heading ``reference``: a program of streams with uvloop's streams."""
+    return next((r + kind for r, kind in _COUNTERPARTS if r == reference and peer.endswith(kind)), reference)
+
+
 class Report(Results[Row]):
     """Requests and answers: ``libos bench echo`` and its kin."""
 
     def ratios(self) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-        """case -> peer -> "total_cpu" or "p50" -> reference -> the peer's figure divided by the reference's."""
+        """case -> peer -> "server_cpu", "total_cpu" or "p50" -> reference (by its full name) -> the peer's figure
+        divided by the reference's."""
         found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
         for case, rows in self.cases().items():
             for row in rows.values():
-                others = {name: rows[name] for name in REFERENCES if name in rows and name != row.peer}
+                names = [name for name in (counterpart(r, row.peer) for r in REFERENCES) if name != row.peer]
+                others = {name: rows[name] for name in names if name in rows}
                 found.setdefault(case, {})[row.peer] = {
+                    "server_cpu": {name: round(row.cpu_us / o.cpu_us, 3) for name, o in others.items()},
                     "total_cpu": {name: round(row.total_cpu_us / o.total_cpu_us, 3) for name, o in others.items()},
                     "p50": {name: round(row.p50_us / o.p50_us, 3) for name, o in others.items()},
                 }
@@ -137,7 +147,7 @@ def rows_table(report: Report) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)  # fits 80 columns
     table.add_column("case", no_wrap=True)
     table.add_column("peer", no_wrap=True)
-    for heading in ("requests/s", "p50 µs", "p99 µs", "CPU µs", "total"):
+    for heading in ("req/s", "p50 µs", "p99 µs", "CPU µs", "total"):
         table.add_column(heading, justify="right", no_wrap=True)
     for case, rows in report.cases().items():
         for i, row in enumerate(rows.values()):
@@ -155,21 +165,24 @@ def rows_table(report: Report) -> Table:
 
 
 def ratios_table(report: Report) -> Table | None:
-    """Total CPU and p50 of each peer to each reference; None when no reference was measured."""
-    references = [name for name in REFERENCES if any(name in rows for rows in report.cases().values())]
-    if not references or len({row.peer for row in report.rows}) < 2:
+    """Each peer's figures to each reference's; None when no reference was measured."""
+    measured = {row.peer for row in report.rows}
+    references = [name for name in REFERENCES if any(counterpart(name, peer) in measured for peer in measured)]
+    if not references or len(measured) < 2:
         return None
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)  # fits 80 columns
     table.add_column("case", no_wrap=True)
     table.add_column("peer", no_wrap=True)
+    figures = dict.fromkeys(references, ("total_cpu", "p50")) | {"uvloop": ("server_cpu", "total_cpu", "p50")}
     for name in references:
-        table.add_column(name.replace("-spin", "\n-spin"), justify="right", no_wrap=True)
+        words = " ".join(figure.removesuffix("_cpu") for figure in figures[name])
+        table.add_column(f"{name}\n{words}", justify="right", no_wrap=True)
     for case, peers in report.ratios().items():
-        for i, (peer, figures) in enumerate(peers.items()):
-            cells = (
-                f"{figures['total_cpu'][name]:.2f}, {figures['p50'][name]:.2f}" if name in figures["p50"] else "-"
-                for name in references
-            )
+        for i, (peer, found) in enumerate(peers.items()):
+            cells = []
+            for name in references:
+                other = counterpart(name, peer)
+                cells.append(" ".join(f"{found[f][other]:.2f}" for f in figures[name] if other in found[f]) or "-")
             table.add_row(case if i == 0 else "", peer, *cells)
         table.add_section()
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -10,11 +11,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from libos.bench.cli import bench
 from libos.bench.compile import build
 from libos.bench.echo import Case, bench_echo, measure
 from libos.bench.load import bench_load
+from libos.bench.loop import LoopReport, LoopRow, bench_loop, loop_table
+from libos.bench.loop_cases import CASES as LOOP_CASES
+from libos.bench.loop_cases import LoopCase
 from libos.bench.report import LeftOut, Report, Row, Sample
 from libos.bench.segment import bench_segment
 from libos.bench.servers import Peer, PeerError
@@ -46,9 +51,24 @@ def test_json_has_the_shape_that_all_benchmarks_share() -> None:
     assert list(report["rows"][0]) == [
         *("case", "peer", "conns", "size", "rate", "p50_us", "p99_us", "cpu_us", "total_cpu_us")
     ]
-    assert report["ratios"]["1x64"]["libos-tap"] == {"total_cpu": {"uvloop": 2.0}, "p50": {"uvloop": 2.0}}
-    assert report["ratios"]["64x64"] == {"uvloop": {"total_cpu": {}, "p50": {}}}
+    assert report["ratios"]["1x64"]["libos-tap"] == {
+        figure: {"uvloop": 2.0} for figure in ("server_cpu", "total_cpu", "p50")
+    }
+    assert report["ratios"]["64x64"] == {"uvloop": {"server_cpu": {}, "total_cpu": {}, "p50": {}}}
     assert report["left_out"] == [{"what": "tap-floor", "why": "needs root"}]
+
+
+def test_streams_are_compared_with_streams_and_who_spins_with_who_spins() -> None:
+    peers = ("uvloop", "uvloop-streams", "libos-tap", "libos-tap-streams", "tap-floor", "tap-floor-spin")
+    rows = [row(peer, slower=slower) for slower, peer in enumerate([*peers, "libos-tap-spin"], 1)]
+    ratios = {peer: found["total_cpu"] for peer, found in Report({}, rows).ratios()["1x64"].items()}
+    assert ratios["libos-tap-streams"] == {"uvloop-streams": 2.0, "tap-floor": 0.8}
+    assert ratios["libos-tap"] == {"uvloop": 3.0, "tap-floor": 0.6}
+    assert ratios["libos-tap-spin"] == {"uvloop": 7.0, "tap-floor-spin": 1.167}
+    assert ratios["uvloop-streams"] == {"tap-floor": 0.4}
+    # without uvloop's streams there is nothing to compare streams with, though there is uvloop
+    ratios = {p: found["p50"] for p, found in Report({}, [rows[0], rows[3]]).ratios()["1x64"].items()}
+    assert ratios == {"uvloop": {}, "libos-tap-streams": {}}
 
 
 @pytest.mark.parametrize("text", ["64", "0x64", "1x7", "1x65537", "16385x64", "-1x64", "1x64x1", "1 x 64"])
@@ -194,3 +214,50 @@ def test_segments_cost_something() -> None:
     assert 20 < libos.ns < 100_000
     assert not report.failures
     assert [item.what for item in report.left_out] in ([], ["lwip"])
+
+
+def test_a_speed_is_the_median_of_what_was_measured_side_by_side() -> None:
+    slow_machine_later = LoopRow("gather", "uvloop", 100.0, (10.0, 100.0, 1000.0))
+    ours = LoopRow("gather", "libos-host", 100.0, (5.0, 100.0, 500.0))
+    report = LoopReport({}, [slow_machine_later, ours])
+    assert report.ratios() == {"gather": {"uvloop": {}, "libos-host": {"uvloop": 2.0}}}
+    table = Console(width=80)
+    with table.capture() as printed:
+        table.print(loop_table(report))
+    assert "100    2.00" in printed.get()
+
+
+@pytest.mark.parametrize("case", LOOP_CASES.values(), ids=list(LOOP_CASES))
+def test_a_round_calls_all_of_it_and_leaves_an_idle_loop(case: LoopCase) -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        run = LoopCase(case.name, case.what, 20, case.make).prepare(loop)
+        for _ in range(2):
+            run()
+            assert not [timer for timer in loop._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
+            loop.call_soon(loop.stop)
+            ready = len(loop._ready)  # type: ignore[attr-defined]
+            loop.run_forever()
+            assert ready == 1
+    finally:
+        loop.close()
+
+
+@pytest.mark.slow
+def test_loops_take_turns_and_the_cpu_is_given_back() -> None:
+    before = os.sched_getaffinity(0)
+    told: list[str] = []
+    report = bench_loop(["soon-chain", "cancel"], ["asyncio", "libos-host-epoll"], repeat=2, progress=told.append)
+    assert [(row.case, row.loop) for row in report.rows] == [
+        (case, loop) for case in ("soon-chain", "cancel") for loop in ("asyncio", "libos-host-epoll")
+    ]
+    assert all(len(row.runs) == 2 and 20 < row.ns < 100_000 for row in report.rows)
+    assert list(report.ratios()["cancel"]["libos-host-epoll"]) == ["asyncio"]
+    assert len(told) == 2
+    assert os.sched_getaffinity(0) == before
+
+
+def test_the_help_names_every_case_of_the_loop() -> None:
+    said = CliRunner().invoke(bench, ["loop", "--help"]).output
+    for case in LOOP_CASES.values():
+        assert f"{case.name:<14}{case.what}" in said
