@@ -18,10 +18,12 @@ from libos.bench.load import CASES as LOADS
 from libos.bench.load import LOADED, bench_load, load_table
 from libos.bench.loop import COMPARED, bench_loop, loop_table
 from libos.bench.loop_cases import CASES as LOOP_CASES
-from libos.bench.report import Results, ratios_table, rows_table
+from libos.bench.report import Report, Results, ratios_table, rows_table
 from libos.bench.segment import CASES as SEGMENTS
 from libos.bench.segment import bench_segment, segment_table
 from libos.bench.servers import PEERS
+from libos.bench.web import CASES as HTTP_CASES
+from libos.bench.web import SERVED, bench_http
 from libos.bench.wire import CASES as WIRES
 from libos.bench.wire import PAIRS, bench_wire, wire_table
 from libos.errors import ConfigError, LibosError
@@ -52,6 +54,13 @@ def _progress(runs: int) -> Iterator[Callable[[str], None]]:
 
         yield progress
         bar.update(task, description="done", total=done + 1, completed=done + 1)
+
+
+def _print_report(report: Report, out: Console) -> None:
+    out.print(rows_table(report))
+    if (ratios := ratios_table(report)) is not None:
+        out.print("Peer / reference: CPU of the server, in total, p50. Below 1 the peer needs less.")
+        out.print(ratios)
 
 
 def _finish(report: Results[Any], out: Console, json_file: Path | None) -> None:
@@ -149,10 +158,7 @@ def echo(json_file: Path | None, cases: str, peers: str, seconds: float, repeat:
     out = Console()
     if report.rows:
         out.print("\nConnections x bytes. CPU per request: of the server, in total with the client's.")
-        out.print(rows_table(report))
-        if (ratios := ratios_table(report)) is not None:
-            out.print("Peer / reference: CPU of the server, in total, p50. Below 1 the peer needs less.")
-            out.print(ratios)
+        _print_report(report, out)
     _finish(report, out, json_file)
 
 
@@ -187,6 +193,46 @@ def load(json_file: Path | None, cases: str, peers: str, seconds: float, repeat:
             "\nRates; CPU of the server, and of both sides, for each MiB or connection; rates divided by others'."
         )
         out.print(load_table(report))
+    _finish(report, out, json_file)
+
+
+@bench.command()
+@_json
+@_several("cases", HTTP_CASES, "Which servers' programs, several.")
+@_several("peers", SERVED, "On which loop and path, several.")
+@click.option(
+    "--seconds",
+    type=click.IntRange(1, 600),
+    default=3,
+    show_default=True,
+    help="Length of one measurement (wrk knows whole ones only); a second to warm up comes before each.",
+)
+@_repeat(3)
+def http(json_file: Path | None, cases: str, peers: str, seconds: int, repeat: int) -> None:
+    """Small answers of aiohttp and of uvicorn with httptools, by wrk: 64 connections, one thread.
+
+    \b
+    asyncio, uvloop          the program on the kernel's TCP (veth pair between two network namespaces)
+    libos-host[-epoll]       the same on libos's loop (io_uring, epoll), kernel TCP, same path
+    libos-tap                the same on libos's own TCP/IP, on a TAP device
+
+    The server has one cpu and wrk the other. The figure to compare is the CPU time of both together, per request; see
+    libos bench echo --help. Needs wrk, and root for namespaces and TAP devices; without root the kernel's peers run
+    over the loopback. A run with an error in it counts as failed.
+
+    \b
+    libos bench http                                         all of it: a minute and a half
+    libos bench http --cases uvicorn --peers uvloop,libos-tap --repeat 7
+    """
+    names, chosen = _chosen("cases", cases, HTTP_CASES), _chosen("peers", peers, SERVED)
+    if json_file is not None:
+        json_file.touch()
+    with _progress(len(names) * len(chosen) * repeat) as progress:
+        report = bench_http(names, chosen, seconds=seconds, repeat=repeat, progress=progress)
+    out = Console()
+    if report.rows:
+        out.print("\nCPU per request: of the server, in total with wrk's.")
+        _print_report(report, out)
     _finish(report, out, json_file)
 
 

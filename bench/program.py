@@ -29,7 +29,8 @@ async def serve(args: argparse.Namespace) -> None:
         port = _PORT
         kept = await ROLES[args.role](args.size, host=args.interface.partition("/")[0], port=port)
     else:
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        # With its protocol by name: asyncio switches Nagle's algorithm off for no other sockets.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, args.congestion.encode())
         listener.bind((args.address, 0))
         port = listener.getsockname()[1]

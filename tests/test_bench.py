@@ -24,8 +24,11 @@ from libos.bench.report import LeftOut, Report, Row, Sample
 from libos.bench.segment import bench_segment
 from libos.bench.servers import Peer, PeerError
 from libos.bench.testbed import Testbed
+from libos.bench.web import bench_http
+from libos.bench.web import measure as measure_http
 from libos.errors import ConfigError, HostError
 
+needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is what asks (apt install wrk)")
 needs_compiler = pytest.mark.skipif(shutil.which("gcc") is None, reason="the peers are built with gcc")
 
 SAMPLE = Sample(requests=1000, seconds=0.5, p50_ns=40_000, p99_ns=90_000, client_ns=5_000_000, server_ns=4_000_000)
@@ -261,3 +264,59 @@ def test_the_help_names_every_case_of_the_loop() -> None:
     said = CliRunner().invoke(bench, ["loop", "--help"]).output
     for case in LOOP_CASES.values():
         assert f"{case.name:<14}{case.what}" in said
+
+
+def test_no_wrk_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = CliRunner().invoke(bench, ["http"])
+    assert isinstance(result.exception, HostError)
+    assert str(result.exception) == "no wrk: install it (Debian: apt install wrk)"
+
+
+@needs_wrk
+@pytest.mark.slow
+def test_http_over_the_loopback_needs_no_root() -> None:
+    report = bench_http(["uvicorn"], ["asyncio", "libos-tap"], seconds=1, repeat=1, root=False)
+    assert [(r.case, r.peer, r.conns, r.size) for r in report.rows] == [("uvicorn", "asyncio", 64, 6)]
+    assert all(0 < r.p50_us <= r.p99_us and 0 < r.cpu_us < r.total_cpu_us and r.rate > 100 for r in report.rows)
+    assert LeftOut("libos-tap", "a TAP device needs root") in report.left_out
+    assert not report.failures
+
+
+@needs_wrk
+@pytest.mark.root
+@pytest.mark.slow
+def test_http_over_veth_and_tap() -> None:
+    report = bench_http(["aiohttp"], ["uvloop", "libos-tap"], seconds=1, repeat=1)
+    assert [row.peer for row in report.rows] == ["uvloop", "libos-tap"]
+    assert report.left_out == []
+    assert report.ratios()["aiohttp"]["libos-tap"]["total_cpu"]["uvloop"] < 3
+
+
+# Answers each request with the status that it is started with, or with nothing.
+BAD_HTTP_SERVER = """
+import json, socket, sys, threading
+listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
+def serve(peer):
+    while peer.recv(65536):
+        if sys.argv[1] == "close":
+            return peer.close()
+        peer.sendall(f"HTTP/1.1 {sys.argv[1]}\\r\\nContent-Length: 0\\r\\n\\r\\n".encode())
+while True:
+    threading.Thread(target=serve, args=listener.accept()[:1], daemon=True).start()
+"""
+
+
+@needs_wrk
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("deed", "verdict"), [("503 Busy", r"\d+ of \d+ requests failed"), ("close", r"requests failed")]
+)
+def test_a_broken_http_server_gives_no_figure(deed: str, verdict: str) -> None:
+    class Bad(Peer):
+        def command(self, bed: Testbed, congestion: str) -> list[str]:
+            return [sys.executable, "-c", BAD_HTTP_SERVER, deed]
+
+    with Testbed(namespaces=False) as bed, pytest.raises(PeerError, match=verdict):
+        measure_http("wrk", Bad("bad", "python", "kernel", ""), bed, 1, "reno")
