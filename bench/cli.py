@@ -22,6 +22,7 @@ from libos.bench.report import Report, Results, ratios_table, rows_table
 from libos.bench.segment import CASES as SEGMENTS
 from libos.bench.segment import bench_segment, segment_table
 from libos.bench.servers import PEERS
+from libos.bench.start import PROGRAMS, bench_start, start_table, where_table
 from libos.bench.web import CASES as HTTP_CASES
 from libos.bench.web import SERVED, bench_http
 from libos.bench.wire import CASES as WIRES
@@ -233,6 +234,34 @@ def http(json_file: Path | None, cases: str, peers: str, seconds: int, repeat: i
     if report.rows:
         out.print("\nCPU per request: of the server, in total with wrk's.")
         _print_report(report, out)
+    _finish(report, out, json_file)
+
+
+@bench.command()
+@_json
+@_several("programs", PROGRAMS, "Which to start, several.")
+@_repeat(15)
+def start(json_file: Path | None, programs: str, repeat: int) -> None:
+    """How long a process takes that runs a coroutine which does nothing.
+
+    \b
+    asyncio, uvloop          asyncio.run(main()), uvloop.run(main())
+    libos-host[-epoll]       libos.run(main(), net="host"), on io_uring and on epoll
+    libos-user               libos.run(main(), net="user"): a machine with a TCP/IP of its own, and its gateway
+
+    From before the process is made until it has ended; by turns, on one cpu. A second table says where the time goes.
+    """
+    names = _chosen("programs", programs, PROGRAMS)
+    if json_file is not None:
+        json_file.touch()
+    with _progress(repeat + 1) as progress:
+        report = bench_start(names, repeat=repeat, progress=progress)
+    out = Console()
+    if report.rows:
+        out.print("\nA process from its beginning to its end.")
+        out.print(start_table(report))
+        out.print("Where the time goes, in ms.")
+        out.print(where_table(report))
     _finish(report, out, json_file)
 
 

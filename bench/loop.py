@@ -12,16 +12,16 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib.util
-import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
 
+from libos.bench.cpu import one_cpu
 from libos.bench.echo import version_of
 from libos.bench.loop_cases import CASES
 from libos.bench.loops import new_loop
@@ -73,7 +73,7 @@ def bench_loop(
     progress: Callable[[str], object] = lambda what: None,
 ) -> LoopReport:
     """Measure. ``progress`` is told of each case when it begins."""
-    with _one_cpu() as cpu, contextlib.ExitStack() as stack:
+    with one_cpu() as cpu, contextlib.ExitStack() as stack:
         report = LoopReport(
             {
                 "kernel": platform.release(),
@@ -121,17 +121,6 @@ def _cpu_ns(run: Callable[[], object]) -> int:
     start = time.thread_time_ns()
     run()
     return time.thread_time_ns() - start
-
-
-@contextlib.contextmanager
-def _one_cpu() -> Iterator[int]:
-    """This thread on the last of its cpus."""
-    usable = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(usable)})
-    try:
-        yield max(usable)
-    finally:
-        os.sched_setaffinity(0, usable)
 
 
 def loop_table(report: LoopReport) -> Table:

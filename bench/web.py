@@ -12,11 +12,9 @@ A run in which wrk met an error (a connection refused or lost, a time-out, a sta
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import json
 import os
-import resource
 import shutil
 import subprocess
 import time
@@ -24,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from libos.bench.cpu import children_ns, clock_of
 from libos.bench.echo import congestion_of_kernel, host_of, version_of
 from libos.bench.report import LeftOut, Report, Row, Sample
 from libos.bench.roles import HTTP_BODY
@@ -87,10 +86,10 @@ def measure(wrk: str, peer: Peer, bed: Testbed, seconds: int, congestion: str) -
         command = ["taskset", "-c", str(bed.cpus[0]), wrk, "-t1", f"-c{_CONNS}", "-s", str(_REPORT)]
         url = f"http://{server.address}:{server.port}/"
         _run([*command, "-d1", url], 1)
-        clock = _cpu_clock_of(server.pid)
-        client, served = _children_ns(), time.clock_gettime_ns(clock)
+        clock = clock_of(server.pid)
+        client, served = children_ns(), time.clock_gettime_ns(clock)
         seen = _run([*command, f"-d{seconds}", url], seconds)
-        served, client = time.clock_gettime_ns(clock) - served, _children_ns() - client
+        served, client = time.clock_gettime_ns(clock) - served, children_ns() - client
     return Sample(
         requests=int(seen["requests"]),
         seconds=seen["seconds"],
@@ -118,16 +117,3 @@ def _run(command: list[str], seconds: int) -> Mapping[str, float]:
     if not seen["requests"]:
         raise PeerError("no request was answered")
     return seen
-
-
-def _children_ns() -> int:
-    """CPU time of the children that were waited for: between two calls, of those alone that ended between them."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return int((used.ru_utime + used.ru_stime) * 1e9)
-
-
-def _cpu_clock_of(pid: int) -> int:
-    clock = ctypes.c_int()
-    if error := ctypes.CDLL(None).clock_getcpuclockid(pid, ctypes.byref(clock)):
-        raise PeerError(f"the server's CPU time: {os.strerror(error)}")
-    return clock.value

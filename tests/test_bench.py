@@ -23,6 +23,7 @@ from libos.bench.loop_cases import LoopCase
 from libos.bench.report import LeftOut, Report, Row, Sample
 from libos.bench.segment import bench_segment
 from libos.bench.servers import Peer, PeerError
+from libos.bench.start import PHASES, bench_start
 from libos.bench.testbed import Testbed
 from libos.bench.web import bench_http
 from libos.bench.web import measure as measure_http
@@ -318,5 +319,30 @@ def test_a_broken_http_server_gives_no_figure(deed: str, verdict: str) -> None:
         def command(self, bed: Testbed, congestion: str) -> list[str]:
             return [sys.executable, "-c", BAD_HTTP_SERVER, deed]
 
-    with Testbed(namespaces=False) as bed, pytest.raises(PeerError, match=verdict):
+    with Testbed(namespaces=False) as bed, pytest.raises(PeerError, match=r"\d+ of \d+ requests failed"):
         measure_http("wrk", Bad("bad", "python", "kernel", ""), bed, 1, "reno")
+
+
+@pytest.mark.slow
+def test_starts_are_told_in_phases() -> None:
+    told: list[str] = []
+    report = bench_start(["asyncio", "libos-host-epoll"], repeat=1, progress=told.append)
+    assert not report.failures
+    assert [row.program for row in report.rows] == ["asyncio", "libos-host-epoll"]
+    assert [row.over_ms == 0 for row in report.rows] == [True, False]
+    assert all(0 < row.cpu_ms < 5000 and tuple(row.phases_ms) == PHASES for row in report.rows)
+    assert all(min(row.phases_ms.values()) > 0 for row in report.rows)
+    assert len(told) == 2
+
+
+def test_a_program_that_fails_has_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = {
+        "good": ("asyncio", "asyncio.run(main())", "asyncio.new_event_loop"),
+        "bad": ("asyncio", "1 / 0", "None"),
+    }
+    monkeypatch.setattr("libos.bench.start.PROGRAMS", programs)
+    report = bench_start(["good", "bad"], repeat=1)
+    assert [row.program for row in report.rows] == ["good"]
+    assert report.left_out == [LeftOut("bad", "failed: ZeroDivisionError: division by zero")]
+    assert report.failures == 1
+    assert report.rows[0].over_ms is None
