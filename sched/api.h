@@ -41,6 +41,10 @@ int reactor_detach(struct reactor *r, struct poller *p);
  * 0 also when a signal arrived. max is 2 at least; what does not fit stays pending. Watched descriptors come first. */
 int reactor_turn(struct reactor *r, uint64_t timeout, uint64_t *events, unsigned max);
 
+/* reactor_turn() and reactor_now(), as a table (sched/reactor.h) for whoever cannot be linked with them. */
+struct turn_ops;
+const struct turn_ops *reactor_turn_ops(void);
+
 /* Counters since the start: turns, waits that blocked, completions, submissions, events. */
 #define REACTOR_COUNTERS 5
 void reactor_counters(struct reactor *r, uint64_t *out);
