@@ -1,14 +1,16 @@
 """What every ``libos bench NAME`` hands back: one shape, as JSON to keep and as a table to read.
 
 A row's figures are medians over the repetitions, each figure on its own. A ratio is a row's figure divided by the
-reference's in the same case: below 1, the peer needs less than the reference.
+reference's in the same case: below 1, the peer needs less than the reference. Of requests and answers it is the median
+of what each repetition says, for in that the two had their turns close to each other, whatever the machine did before
+and after; so it is not quite the ratio of the medians.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -38,10 +40,19 @@ class Sample:
     client_ns: int
     server_ns: int
 
+    @property
+    def cpu_us(self) -> float:
+        return self.server_ns / self.requests / 1e3
+
+    @property
+    def total_cpu_us(self) -> float:
+        return (self.server_ns + self.client_ns) / self.requests / 1e3
+
 
 @dataclass(frozen=True)
 class Row:
-    """rate in requests a second; cpu_us of the server, total_cpu_us of server and client together, per request."""
+    """rate in requests a second; cpu_us of the server, total_cpu_us of server and client together, per request.
+    ``samples`` are what the medians are of, in the order of the repetitions."""
 
     case: str
     peer: str
@@ -52,6 +63,7 @@ class Row:
     p99_us: float
     cpu_us: float
     total_cpu_us: float
+    samples: tuple[Sample, ...]
 
     @classmethod
     def of(cls, case: str, peer: str, conns: int, size: int, samples: Sequence[Sample]) -> Row:
@@ -68,9 +80,15 @@ class Row:
             rate=median(*(s.requests / s.seconds for s in samples)),
             p50_us=median(*(s.p50_ns / 1e3 for s in samples)),
             p99_us=median(*(s.p99_ns / 1e3 for s in samples)),
-            cpu_us=median(*(s.server_ns / s.requests / 1e3 for s in samples)),
-            total_cpu_us=median(*((s.server_ns + s.client_ns) / s.requests / 1e3 for s in samples)),
+            cpu_us=median(*(s.cpu_us for s in samples)),
+            total_cpu_us=median(*(s.total_cpu_us for s in samples)),
+            samples=tuple(samples),
         )
+
+    def to(self, other: Row, figure: Callable[[Sample], float]) -> float:
+        """``figure`` of this peer divided by the other's: the median of the repetitions."""
+        pairs = zip(self.samples, other.samples, strict=True)
+        return round(statistics.median(figure(ours) / figure(theirs) for ours, theirs in pairs), 3)
 
 
 @dataclass(frozen=True)
@@ -128,9 +146,9 @@ class Report(Results[Row]):
                 names = [name for name in (counterpart(r, row.peer) for r in REFERENCES) if name != row.peer]
                 others = {name: rows[name] for name in names if name in rows}
                 found.setdefault(case, {})[row.peer] = {
-                    "server_cpu": {name: round(row.cpu_us / o.cpu_us, 3) for name, o in others.items()},
-                    "total_cpu": {name: round(row.total_cpu_us / o.total_cpu_us, 3) for name, o in others.items()},
-                    "p50": {name: round(row.p50_us / o.p50_us, 3) for name, o in others.items()},
+                    "server_cpu": {name: row.to(other, lambda s: s.cpu_us) for name, other in others.items()},
+                    "total_cpu": {name: row.to(other, lambda s: s.total_cpu_us) for name, other in others.items()},
+                    "p50": {name: row.to(other, lambda s: s.p50_ns) for name, other in others.items()},
                 }
         return found
 

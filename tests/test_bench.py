@@ -53,13 +53,22 @@ def test_json_has_the_shape_that_all_benchmarks_share() -> None:
     report = json.loads(Report({"kernel": "6"}, rows, [LeftOut("tap-floor", "needs root")]).to_json())
     assert list(report) == ["host", "rows", "ratios", "left_out"]
     assert list(report["rows"][0]) == [
-        *("case", "peer", "conns", "size", "rate", "p50_us", "p99_us", "cpu_us", "total_cpu_us")
+        *("case", "peer", "conns", "size", "rate", "p50_us", "p99_us", "cpu_us", "total_cpu_us", "samples")
     ]
     assert report["ratios"]["1x64"]["libos-tap"] == {
         figure: {"uvloop": 2.0} for figure in ("server_cpu", "total_cpu", "p50")
     }
     assert report["ratios"]["64x64"] == {"uvloop": {"server_cpu": {}, "total_cpu": {}, "p50": {}}}
     assert report["left_out"] == [{"what": "tap-floor", "why": "needs root"}]
+
+
+def test_a_ratio_is_the_median_of_what_each_repetition_says() -> None:
+    def measured(peer: str, *slower: int) -> Row:
+        return Row.of("1x64", peer, 1, 64, [row(peer, slower=factor).samples[0] for factor in slower])
+
+    # a machine that slows down, and one repetition that went wrong for one of them
+    report = Report({}, [measured("uvloop", 1, 5, 9), measured("libos-tap", 2, 50, 18)])
+    assert report.ratios()["1x64"]["libos-tap"]["total_cpu"] == {"uvloop": 2.0}  # of the medians it is 3.6
 
 
 def test_streams_are_compared_with_streams_and_who_spins_with_who_spins() -> None:
