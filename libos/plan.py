@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any, NamedTuple
 
 from libos.config import MachineConfig
@@ -24,6 +23,8 @@ class Plan(NamedTuple):
         """Fill what ``config`` leaves open: addresses by world, then in each subnet .2 the gateway and .3 the DNS."""
         if config.net == "host":
             return cls((), (), (), ())
+        import ipaddress  # the other worlds' programs can wait for it
+
         subnet = "10.0.2.{}/24", "fd00:6c69:626f:73::{}/64"
         if config.net == "tap":
             subnet = "10.0.3.{}/24", "fd00:6c69:626f:74::{}/64"
