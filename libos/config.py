@@ -205,7 +205,9 @@ def _number(text: str, units: Mapping[str, int], limit: int = 2**63) -> int:
 class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The keys of ``machine.toml``. Each description is what the error message says is allowed."""
 
-    net: Annotated[Literal["host", "user", "tap"], Meta(description="host, user or tap")] = "user"
+    net: Annotated[
+        Literal["host", "user", "tap", "pair"], Meta(description="host, user or tap (or pair: see Machine.pair)")
+    ] = "user"
     publish: Annotated[
         tuple[Publish, ...], Meta(description="[ADDR:]HOST:GUEST[/tcp|/udp] with ports up to 65535")
     ] = ()

@@ -47,6 +47,7 @@ struct watch_set {
     struct reader *readers;
     unsigned paused; /* readers not in the epoll set */
     uint64_t frames; /* read so far */
+    unsigned rebuilt; /* counts the files that epfd has stood for */
 };
 
 int watch_set_init(struct watch_set *set);
@@ -56,6 +57,8 @@ int watch_set_change(struct watch_set *set, int fd, unsigned mask);
 int watch_set_wait(struct watch_set *set, uint64_t ns, uint64_t now, uint64_t *events, unsigned max);
 /* Puts paused readers back that may go on; what is left of ns before the others must be tried again. */
 uint64_t watch_set_resume(struct watch_set *set, uint64_t ns, uint64_t now);
+/* When watch_set_resume() is wanted next. */
+uint64_t watch_set_due(const struct watch_set *set, uint64_t now);
 int reader_open(struct watch_set *set, struct reader *reader, struct channel *c);
 void reader_close(struct watch_set *set, struct reader *reader);
 
@@ -68,6 +71,12 @@ struct backend {
     int (*send)(struct channel *c, const struct iovec *iov, unsigned n, void *cookie);
     void (*close)(struct channel *c);
     void (*free)(struct reactor *r);
+    /* When wait() must be called again although nothing came: a descriptor that rests, buffers that ran out. */
+    uint64_t (*due)(struct reactor *r, uint64_t now);
+    /* For what the watch set does not show: the kernel adds to this eventfd when something completes (-1: no more), unless
+     * hushed. Loud again: false when there are completions already. NULL: the watch set shows all. */
+    int (*tell)(struct reactor *r, int event);
+    bool (*hush)(struct reactor *r, bool hush);
 };
 
 struct reactor {
@@ -75,6 +84,9 @@ struct reactor {
     uint64_t clock_offset, spin_ns;
     struct poller *pollers;
     struct watch_set set;
+    uint64_t deadline; /* of the pollers, as the last turn left it */
+    struct embedding *embedding; /* NULL: the reactor waits by itself */
+    unsigned generation; /* counts the rings that tell() must be called for, */
     bool refused; /* a channel had no room for a frame: its poller must run again soon */
     uint64_t turns, blocked, completions, submissions, events;
 };

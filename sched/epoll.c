@@ -84,6 +84,8 @@ static void epoll_backend_close(struct channel *c)
     free(ec);
 }
 
+static uint64_t epoll_backend_due(struct reactor *r, uint64_t now) { return watch_set_due(&r->set, now); }
+
 static void epoll_backend_free(struct reactor *r) {}
 
 int reactor_new_epoll(struct reactor **out, uint64_t clock_offset)
@@ -95,6 +97,7 @@ int reactor_new_epoll(struct reactor **out, uint64_t clock_offset)
         .send = epoll_backend_send,
         .close = epoll_backend_close,
         .free = epoll_backend_free,
+        .due = epoll_backend_due,
     };
     struct reactor *r = calloc(1, sizeof *r);
     if (!r)

@@ -26,6 +26,7 @@ int reactor_init(struct reactor *r, const struct backend *ops, uint64_t clock_of
 
 void reactor_free(struct reactor *r)
 {
+    reactor_unembed(r);
     r->ops->free(r);
     watch_set_free(&r->set);
     free(r);
@@ -82,6 +83,7 @@ int reactor_detach(struct reactor *r, struct poller *p)
         return -ENOENT;
     *at = p->next;
     p->next = NULL;
+    p->asleep = 0;
     p->reactor = NULL;
     return 0;
 }
@@ -120,7 +122,8 @@ int reactor_turn(struct reactor *r, uint64_t timeout, uint64_t *events, unsigned
     uint64_t end = timeout > REACTOR_NEVER - now ? REACTOR_NEVER : now + timeout;
     r->turns++;
     for (;;) {
-        uint64_t deadline = min_u64(end, run(r, now));
+        r->deadline = run(r, now);
+        uint64_t deadline = min_u64(end, r->deadline);
         unsigned n = collect(r, events + front, max - front);
         uint64_t ns = deadline == REACTOR_NEVER ? REACTOR_NEVER : deadline > now ? deadline - now : 0;
         if (n || r->refused)

@@ -20,8 +20,17 @@ struct poller {
     struct reactor *reactor; /* while attached */
     uint64_t base;           /* number << 56: the token's high byte, as it stands in an event word */
     uint8_t kicked;          /* set by anyone who gave it work: run it once more before blocking */
+    uint8_t asleep;          /* its reactor is embedded and sleeps: who gives it work from outside a turn wakes it */
     struct poller *next;
 };
+
+/* Out of its sleep, if it is embedded (embed.c). The time now. */
+uint64_t reactor_wake(struct reactor *r);
+static inline void poller_wake(struct poller *p)
+{
+    if (p->asleep)
+        reactor_wake(p->reactor);
+}
 
 /* A descriptor on which one read is one frame and one write is one frame (TAP; packet and datagram sockets). */
 struct channel;

@@ -108,6 +108,27 @@ class Reactor:
         elif n < 0:
             check(n, "waiting")
 
+    # --- inside another loop, see embed.c ------------------------------------------------------------------------
+
+    def embed(self) -> int:
+        """A descriptor that is readable when :meth:`poll` has something to do. It stays ours."""
+        return check(lib.reactor_embed(self.handle), "embed")
+
+    def unembed(self) -> None:
+        if self.handle is not None:
+            lib.reactor_unembed(self.handle)
+
+    def poll(self) -> bool:
+        """A turn that never waits. True: sinks were called, and it is to be called again when what they set off has
+        run; False: nothing more until the descriptor says so."""
+        n = lib.reactor_poll(self.handle, self._events, EVENTS_MAX)
+        if n > 0:
+            for event in self._unpack(self._events, n):
+                sink = self.sinks.get(event >> 16)
+                if sink is not None:
+                    sink(event & 0xFFFF)
+        return check(n, "polling") > 0
+
     def statistics(self) -> dict[str, int]:
         """Counts since the start."""
         out = ffi.new("uint64_t[]", lib.REACTOR_COUNTERS)
