@@ -33,7 +33,8 @@ __all__ = ["Attachment", "NetworkCalls"]
 
 STREAM_LIMIT = 64 * 1024  # asyncio's own default
 SETTLE_S = 2.0
-SETTLE_STEP_S = 0.01
+SETTLE_STEP_S = 0.002
+SETTLE_QUIET = 10  # iterations of the loop
 
 
 class Attachment:
@@ -104,12 +105,18 @@ class Attachment:
     # --- with ------------------------------------------------------------------------------------------------------
 
     async def settle(self, seconds: float = SETTLE_S) -> None:
-        """Until connections that were closed have sent what they had, for so many seconds at most."""
-        loop, quiet = self.loop, 0
+        """Until closed connections have sent what they had and nothing more comes, for so many seconds at most.
+
+        Of two machines of a pair that leave one after the other, the first so waits for the last words of the second.
+        """
+        loop, link, quiet, moved = self.loop, self.machine.link, 0, -1
+        assert link is not None
         deadline = loop.time() + seconds
-        while self.attached and quiet < 2 and loop.time() < deadline:  # twice: an end of stream may have moved on
+        while self.attached and quiet < SETTLE_QUIET and loop.time() < deadline:
             busy = self.machine.lingering()
-            quiet = 0 if busy else quiet + 1
+            stats = link.stats()
+            before, moved = moved, stats["rx_packets"] + stats["tx_packets"]
+            quiet = 0 if busy or moved != before else quiet + 1
             await asyncio.sleep(SETTLE_STEP_S if busy else 0)
 
     def __enter__(self) -> Attachment:

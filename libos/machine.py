@@ -92,7 +92,7 @@ class Machine(NetworkCalls):
         self.configurator: Configurator | None = None
         self._say = say
         self.attachment: Attachment | None = None
-        self._link: Link | None = None
+        self.link: Link | None = None  # as the stack sees it
         self._loops: weakref.WeakSet[MachineLoop] = weakref.WeakSet()
         self._closed = False
         self._final: dict[str, int] | None = None
@@ -134,8 +134,8 @@ class Machine(NetworkCalls):
             ecn=config.ecn,
         )
         undo.callback(self.stack.close)
-        self._link = self._wrapped(self._open_link(undo) if link is None else link, undo)
-        ifindex = self.stack.add_link(self._link)
+        self.link = self._wrapped(self._open_link(undo) if link is None else link, undo)
+        ifindex = self.stack.add_link(self.link)
         if config.net != "tap":  # a link with two ends, where nobody else can have them
             for interface in plan.ip:
                 self.stack.add_address(ifindex, interface)
@@ -152,7 +152,7 @@ class Machine(NetworkCalls):
         self.network = StackNetwork(self.stack, self.reactor, resolver=resolver)
         undo.callback(self.network.close)
         if config.net == "tap":
-            self.configurator = self._new_configurator(self.network, self._link.mac, ifindex)
+            self.configurator = self._new_configurator(self.network, self.link.mac, ifindex)
             undo.callback(self.configurator.close)
         if self.gateway is not None:
             self.gateway.inside = self.stack.handle, self.network.base
@@ -320,9 +320,9 @@ class Machine(NetworkCalls):
         if self._final is not None:
             return self._final
         counts = {f"reactor_{name}": count for name, count in self.reactor.statistics().items()}
-        if self.stack is None or self._link is None:
+        if self.stack is None or self.link is None:
             return counts
-        link, stack = self._link.stats(), self.stack.counters()
+        link, stack = self.link.stats(), self.stack.counters()
         return {
             "packets_in": link["rx_packets"],
             "packets_out": link["tx_packets"],
@@ -350,14 +350,19 @@ class Machine(NetworkCalls):
     # --- the end -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Let freed sockets send what they still have (for at most two seconds), then free everything."""
+        """Let freed sockets send what they still have (for at most two seconds), then free everything.
+
+        That waits here, and holds up a loop that the machine is attached to, where ``async with machine.attach()`` has
+        done it before. In world `pair` the other machine could not answer meanwhile, so nothing is waited for.
+        """
         if self._closed:
             return
         self._closed = True
         if self.attachment is not None:
             self.attachment.detach()
         with self._undo:
-            if self.stack is not None:
+            if self.network is not None:
+                self.network.hang_up()
                 self._linger()
                 if self.configurator is not None:
                     self.configurator.close()
@@ -372,7 +377,9 @@ class Machine(NetworkCalls):
 
     def _linger(self) -> None:
         """Turn until two turns in a row found nothing to wait for: the first may have moved an end of stream on."""
-        deadline, quiet = self.reactor.now() + LINGER_NS, 0
+        patience = 0 if self.config.net == "pair" else LINGER_NS
+        deadline, quiet = self.reactor.now() + patience, 0
+        self.reactor.turn(0)
         while quiet < 2 and (left := deadline - self.reactor.now()) > 0:
             busy = self.lingering()
             quiet = 0 if busy else quiet + 1

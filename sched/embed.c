@@ -124,9 +124,12 @@ int reactor_poll(struct reactor *r, uint64_t *events, unsigned max)
         int n = reactor_turn(r, 0, events, max);
         if (n)
             return n;
+        bool still = moved == r->completions + r->set.frames && !r->refused;
         uint64_t now = reactor_now(r);
+        if (still && i == 0 && !r->set.count && !r->set.readers)
+            watch_set_wait(&r->set, 0, now, events, max); /* woken by a file that only lives on elsewhere: see watch.c */
         due = min_u64(r->deadline, r->ops->due(r, now));
-        if (moved == r->completions + r->set.frames && !r->refused && due > now && (n = sleep_until(r, due)) <= 0)
+        if (still && due > now && (n = sleep_until(r, due)) <= 0)
             return n;
     }
     set_asleep(r, true);
