@@ -48,6 +48,10 @@ int reactor_embed(struct reactor *r);
 int reactor_poll(struct reactor *r, uint64_t *events, unsigned max);
 void reactor_unembed(struct reactor *r); /* the descriptor is closed */
 
+/* reactor_turn() and its like, as a table (sched/reactor.h) for whoever cannot be linked with them. */
+struct turn_ops;
+const struct turn_ops *reactor_turn_ops(void);
+
 /* Counters since the start: turns, waits that blocked, completions, submissions, events. */
 #define REACTOR_COUNTERS 5
 void reactor_counters(struct reactor *r, uint64_t *out);

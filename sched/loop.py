@@ -1,9 +1,10 @@
 """The scheduler: asyncio's event loop over a Reactor, with the machine's network in place of the host's.
 
-What is the host's, CPython's own code serves: callbacks, timers, tasks, threads, signals, subprocesses, UNIX sockets,
-pipes and ``add_reader``, all over the selector face of the Reactor. What is the network's, TCP, UDP and names, goes to
-the :class:`~libos.sched.network.Network` that the loop was given; without one (world ``host``) that is CPython's too,
-on the kernel's sockets. A socket passed as ``sock=`` belongs to whoever made it.
+Callbacks, timers and the iteration are C (``objects/scheduler.c``). What is the host's and rare, CPython's own code
+serves: threads, signals, subprocesses, pipes and ``add_reader``, over the selector face of the Reactor. What is the
+network's, TCP, UDP and names, goes to the :class:`~libos.sched.network.Network` that the loop was given; without one
+(world ``host``) that is CPython's too, on the kernel's sockets. A socket passed as ``sock=`` belongs to whoever
+made it.
 
 Events of the network's sockets call their transports from within the turn of the reactor. Callbacks that these schedule
 run in the same iteration, as they do for host sockets. ``time()`` is the reactor's clock in seconds.
@@ -12,19 +13,24 @@ run in the same iteration, as they do for host sockets. ``time()`` is the reacto
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 import threading
+from asyncio import base_events, format_helpers
 from typing import Any
 
+from libos._loop import Scheduler
 from libos.sched.network import Network
-from libos.sched.reactor import NEVER, Reactor
+from libos.sched.reactor import Reactor
 from libos.sched.selector import ReactorSelector
 
 __all__ = ["Loop"]
 
+logger = logging.getLogger("asyncio")
 
-class Loop(asyncio.SelectorEventLoop):
+
+class Loop(Scheduler, asyncio.SelectorEventLoop):
     """An ``asyncio`` event loop that waits in ``reactor``.
 
     Closing the loop leaves the reactor open, unless ``own_reactor``.
@@ -33,34 +39,44 @@ class Loop(asyncio.SelectorEventLoop):
     def __init__(self, reactor: Reactor, network: Network | None = None, *, own_reactor: bool = False) -> None:
         self.reactor = reactor
         self.network = network
-        self._clock_ns = reactor.now
         self._waiter = ReactorSelector(reactor, own_reactor=own_reactor)
+        self._attach(reactor, self._waiter.ready)
         super().__init__(self._waiter)
-        self._waiter.wait = self._wait
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closed() else "running" if self.is_running() else "idle"
         return f"<{type(self).__name__} {self.reactor.kind} {state} debug={self.get_debug()}>"
 
-    def time(self) -> float:
-        return self._clock_ns() * 1e-9
+    def close(self) -> None:
+        super().close()
+        if self.is_closed():
+            self._forget()
 
-    def _wait(self, timeout: int) -> None:
-        """Turn the reactor until there is something for an iteration of the loop, for ``timeout`` ns at most.
+    # --- what the C half asks ------------------------------------------------------------------------------------
 
-        Events of the network's sockets are dealt with inside a turn. When all they did was to call protocols, nothing
-        is left for the rest of the iteration to do, and the next turn follows at once.
-        """
-        turn, host, ready, timers = self.reactor.turn, self._waiter.ready, self._ready, self._scheduled  # type: ignore[attr-defined]
-        end = NEVER if timeout == NEVER else self._clock_ns() + timeout
-        first = timers[0] if timers else None
-        most = len(timers) + 100  # cancelled timers pile up until an iteration clears them away
-        while True:
-            turn(timeout)
-            if host or ready or len(timers) > most or (timers[0] if timers else None) is not first or self._stopping:  # type: ignore[attr-defined]
-                return
-            if end != NEVER and (timeout := end - self._clock_ns()) <= 0:
-                return
+    def _poll_selector(self) -> None:
+        self._process_events(self._waiter.take())  # type: ignore[attr-defined]
+
+    def _callback_failed(self, handle: Any, exc: BaseException) -> None:
+        source = format_helpers._format_callback_source(handle._callback, handle._args)
+        context = {"message": f"Exception in callback {source}", "exception": exc, "handle": handle}
+        if handle._source_traceback:
+            context["source_traceback"] = handle._source_traceback
+        self.call_exception_handler(context)
+
+    def _run_slowly(self, handle: asyncio.Handle) -> None:
+        """In debug mode: run a handle, and say so when it took long."""
+        try:
+            self._current_handle: asyncio.Handle | None = handle
+            began = self.time()
+            handle._run()
+            took = self.time() - began
+            if took >= self.slow_callback_duration:
+                logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle), took)  # type: ignore[attr-defined]
+        finally:
+            self._current_handle = None
+
+    # --- running ---------------------------------------------------------------------------------------------------
 
     def run_forever(self) -> None:
         """Run until stop() is called.

@@ -149,6 +149,12 @@ int reactor_turn(struct reactor *r, uint64_t timeout, uint64_t *events, unsigned
     }
 }
 
+const struct turn_ops *reactor_turn_ops(void)
+{
+    static const struct turn_ops ops = {.turn = reactor_turn, .poll = reactor_poll, .now = reactor_now};
+    return &ops;
+}
+
 /* --- channels ---------------------------------------------------------------------------------------------------- */
 
 int channel_open(struct reactor *r, struct channel *c, unsigned depth)

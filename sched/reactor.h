@@ -32,6 +32,13 @@ static inline void poller_wake(struct poller *p)
         reactor_wake(p->reactor);
 }
 
+/* What a loop outside this extension calls: libos._loop, which is given the table's address (reactor_turn_ops). */
+struct turn_ops {
+    int (*turn)(struct reactor *r, uint64_t timeout, uint64_t *events, unsigned max);
+    int (*poll)(struct reactor *r, uint64_t *events, unsigned max);
+    uint64_t (*now)(struct reactor *r);
+};
+
 /* A descriptor on which one read is one frame and one write is one frame (TAP; packet and datagram sockets). */
 struct channel;
 struct channel_ops {
