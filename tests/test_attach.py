@@ -10,9 +10,13 @@ import contextlib
 import gc
 import hashlib
 import os
+import signal
 import socket
 import ssl
+import subprocess
+import sys
 import threading
+import urllib.request
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -742,6 +746,25 @@ def test_attached_in_another_thread_than_before(outer: Outer) -> None:
     thread.start()
     thread.join()
     assert answers == [b"hello"]
+
+
+@pytest.mark.slow
+def test_the_example() -> None:
+    pytest.importorskip("aiohttp")
+    program = Path(__file__).parent.parent / "examples" / "attach.py"
+    with subprocess.Popen([sys.executable, program, "0"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            url = process.stdout.readline().strip()
+            with urllib.request.urlopen(url, timeout=BOUND) as answer:
+                page = answer.read().decode()
+            process.send_signal(signal.SIGINT)
+            rest, _ = process.communicate(timeout=BOUND)
+        finally:
+            process.kill()
+    assert "ESTABLISHED  10.0.2.15:80 <- 10.0.2.2:" in page
+    assert rest.startswith("1 connections, ")
+    assert process.returncode == 0
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------------
