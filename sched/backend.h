@@ -45,7 +45,9 @@ struct watch_set {
     unsigned size, count;
     uint32_t generation;
     struct reader *readers;
-    unsigned paused; /* readers not in the epoll set */
+    unsigned paused;  /* readers not in the epoll set */
+    unsigned sockets; /* host sockets in the epoll set: of a struct host_sockets, */
+    struct host_sockets *hosts;
     uint64_t frames; /* read so far */
     unsigned rebuilt; /* counts the files that epfd has stood for */
 };
@@ -59,8 +61,13 @@ int watch_set_wait(struct watch_set *set, uint64_t ns, uint64_t now, uint64_t *e
 uint64_t watch_set_resume(struct watch_set *set, uint64_t ns, uint64_t now);
 /* When watch_set_resume() is wanted next. */
 uint64_t watch_set_due(const struct watch_set *set, uint64_t now);
+/* Wants `mask` instead of `before` for a socket of set->hosts; 0: not in the set. It is open. */
+int watch_set_socket(struct watch_set *set, int fd, int64_t id, unsigned before, unsigned mask);
 int reader_open(struct watch_set *set, struct reader *reader, struct channel *c);
 void reader_close(struct watch_set *set, struct reader *reader);
+
+struct host_sockets;
+struct host_backend;
 
 struct backend {
     const char *kind;
@@ -70,6 +77,7 @@ struct backend {
     int (*open)(struct reactor *r, struct channel *c, unsigned depth);
     int (*send)(struct channel *c, const struct iovec *iov, unsigned n, void *cookie);
     void (*close)(struct channel *c);
+    const struct host_backend *(*hosts)(struct reactor *r);
     void (*free)(struct reactor *r);
     /* When wait() must be called again although nothing came: a descriptor that rests, buffers that ran out. */
     uint64_t (*due)(struct reactor *r, uint64_t now);
@@ -87,6 +95,7 @@ struct reactor {
     uint64_t deadline; /* of the pollers, as the last turn left it */
     struct embedding *embedding; /* NULL: the reactor waits by itself */
     unsigned generation; /* counts the rings that tell() must be called for, */
+    struct host_sockets *hosts; /* NULL: none */
     bool refused; /* a channel had no room for a frame: its poller must run again soon */
     uint64_t turns, blocked, completions, submissions, events;
 };

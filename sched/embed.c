@@ -126,7 +126,7 @@ int reactor_poll(struct reactor *r, uint64_t *events, unsigned max)
             return n;
         bool still = moved == r->completions + r->set.frames && !r->refused;
         uint64_t now = reactor_now(r);
-        if (still && i == 0 && !r->set.count && !r->set.readers)
+        if (still && i == 0 && !r->set.count && !r->set.readers && !r->set.sockets)
             watch_set_wait(&r->set, 0, now, events, max); /* woken by a file that only lives on elsewhere: see watch.c */
         due = min_u64(r->deadline, r->ops->due(r, now));
         if (still && due > now && (n = sleep_until(r, due)) <= 0)
