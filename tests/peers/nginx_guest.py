@@ -43,15 +43,15 @@ async def digest_of(portions: AsyncIterator[bytes]) -> str:
     return digest.hexdigest()
 
 
-async def in_portions() -> AsyncIterator[bytes]:
-    """The same bytes, cut at odd places; of no known length, so they go out chunked."""
-    for start in range(0, len(BLOB), 99_991):
-        yield BLOB[start : start + 99_991]
+async def in_portions(body: bytes) -> AsyncIterator[bytes]:
+    """Cut at odd places; of no known length, so it goes out chunked."""
+    for start in range(0, len(body), 99_991):
+        yield body[start : start + 99_991]
 
 
 async def ten_mebibytes_each_way(host: str, security: str) -> None:
     async with session(host, security) as http:
-        for body in (BLOB, in_portions()):
+        for body in (BLOB, in_portions(BLOB)):
             async with http.post("/post/aiohttp", data=body) as response:
                 assert response.status in (201, 204), response
             async with http.get("/files/aiohttp") as response:
@@ -60,19 +60,17 @@ async def ten_mebibytes_each_way(host: str, security: str) -> None:
             await http.delete("/files/aiohttp")
 
 
-async def four_at_a_time(host: str, security: str) -> None:
-    """Up and down at once, on connections that share the way."""
+async def eight_at_a_time(host: str, security: str) -> None:
+    """Up and down at once, a mebibyte each, on connections that share the way."""
 
-    async def there_and_back(http: aiohttp.ClientSession, name: str) -> str:
-        async with http.put(name, data=BLOB) as response:
+    async def there_and_back(http: aiohttp.ClientSession, n: int) -> bytes:
+        async with http.put(f"/files/{n}", data=BLOB[n << 20 : (n + 1) << 20]) as response:
             assert response.status == 201
-        async with http.get(name) as response:
-            return await digest_of(response.content.iter_any())
+        async with http.get(f"/files/{n}") as response:
+            return await response.read()
 
     async with session(host, security) as http:
-        names = [f"/files/{n}" for n in range(4)]
-        assert await asyncio.gather(*(there_and_back(http, name) for name in names)) == [DIGEST] * 4
-        await asyncio.gather(*map(http.delete, names))
+        assert b"".join(await asyncio.gather(*(there_and_back(http, n) for n in range(8)))) == BLOB[: 8 << 20]
 
 
 async def keepalive(host: str, security: str) -> None:
@@ -126,7 +124,7 @@ async def what_fails(host: str, security: str) -> None:
             pass
         else:
             raise AssertionError("there was an answer")
-        async with http.post("/small", data=in_portions()) as response:
+        async with http.post("/small", data=in_portions(BLOB)) as response:
             assert response.status == 413
         started = time.monotonic()
         try:
@@ -164,26 +162,35 @@ async def certificates_are_verified(host: str, security: str) -> None:
 
 
 async def httpx_each_way(host: str, security: str) -> None:
-    """HTTP/1.1; over TLS HTTP/2 as well, with all requests on one connection."""
-    for http2 in (False, True) if security != "plain" else (False,):
-        async with client(host, security, http2=http2) as http:
-            assert (await http.put("/files/httpx", content=BLOB)).status_code == 201
-            async with http.stream("GET", "/files/httpx") as response:
-                assert response.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
-                assert await digest_of(response.aiter_bytes()) == DIGEST
-            assert (await http.put("/files/httpx", content=in_portions())).status_code == 204
-            assert hashlib.sha256((await http.get("/files/httpx")).content).hexdigest() == DIGEST
-            await http.delete("/files/httpx")
-            answers = await asyncio.gather(*(http.get(f"/echo?{n}") for n in range(100)))
-            assert [answer.text for answer in answers] == [f"{n}\n" for n in range(100)]
-            if http2:
-                answers = await asyncio.gather(*(http.get("/who") for n in range(100)))
-                assert len({answer.text.split()[0] for answer in answers}) == 1
+    async with client(host, security) as http:
+        await httpx_exchanges(http, BLOB, "HTTP/1.1")
+
+
+async def httpx_on_http2(host: str, security: str) -> None:
+    """With all requests on one connection."""
+    if security == "plain":
+        return
+    async with client(host, security, http2=True) as http:
+        await httpx_exchanges(http, BLOB[: 1 << 20], "HTTP/2")
+        answers = await asyncio.gather(*(http.get("/who") for n in range(50)))
+        assert len({answer.text.split()[0] for answer in answers}) == 1
+
+
+async def httpx_exchanges(http: httpx.AsyncClient, body: bytes, version: str) -> None:
+    assert (await http.put("/files/httpx", content=body)).status_code == 201
+    async with http.stream("GET", "/files/httpx") as response:
+        assert response.http_version == version
+        assert await digest_of(response.aiter_bytes()) == hashlib.sha256(body).hexdigest()
+    assert (await http.put("/files/httpx", content=in_portions(body))).status_code == 204
+    assert (await http.get("/files/httpx")).content == body
+    await http.delete("/files/httpx")
+    answers = await asyncio.gather(*(http.get(f"/echo?{n}") for n in range(50)))
+    assert [answer.text for answer in answers] == [f"{n}\n" for n in range(50)]
 
 
 cases.run(
     ten_mebibytes_each_way,
-    four_at_a_time,
+    eight_at_a_time,
     keepalive,
     two_hundred_at_once,
     chunked_and_compressed,
@@ -191,4 +198,5 @@ cases.run(
     what_fails,
     certificates_are_verified,
     httpx_each_way,
+    httpx_on_http2,
 )

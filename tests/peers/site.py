@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
@@ -115,14 +116,14 @@ class Site:
             guest.close()
 
     def run_cases(
-        self, world: str, program: str, *settings: object, wishes: Mapping[str, Callable[[], object]] | None = None
+        self, world: str, *program: str | Path, wishes: Mapping[str, Callable[[], object]] = MappingProxyType({})
     ) -> list[str]:
         """Run ``program``, which is made of cases (cases.py): the names of those that passed. All must.
 
-        It gets the server's name in its world, and ``settings``. ``wishes``: what it may ask for meanwhile.
+        ``wishes``: what it may ask for meanwhile.
         """
-        with self.guest(world, HERE / program, WORLDS[world].server, *map(str, settings)) as guest:
-            passed = list(guest.cases(wishes or {}))
+        with self.guest(world, *program) as guest:
+            passed = list(guest.cases(wishes))
             assert guest.wait() == 0, f"after {passed}: {guest.said()}"
             for complaint in ("never awaited", "never retrieved", "ResourceWarning"):
                 assert complaint not in guest.said(), guest.said()

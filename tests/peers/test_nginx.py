@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from .conftest import Certificate
-from .site import WAYS, Process, Site, needs
+from .site import HERE, WAYS, WORLDS, Process, Site, needs
 
 pytestmark = needs("nginx", modules=["aiohttp", "httpx", "h2"])
 
@@ -63,7 +63,7 @@ def nginx(site: Site, certificate: Certificate) -> Process:
 
 @pytest.mark.parametrize(("world", "security"), WAYS)
 def test_clients(site: Site, nginx: Process, certificate: Certificate, world: str, security: str) -> None:
-    authority = certificate.authority if security == "tls" else "plain"
-    passed = site.run_cases(world, "nginx_guest.py", authority)
-    assert passed[-1] == "httpx_each_way"
+    authority = str(certificate.authority) if security == "tls" else "plain"
+    passed = site.run_cases(world, HERE / "nginx_guest.py", WORLDS[world].server, authority)
+    assert passed[-1] == "httpx_on_http2"
     assert nginx.stop() == 0

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import Certificate
-from .site import WAYS, Process, Site, needs
+from .site import HERE, WAYS, WORLDS, Process, Site, needs
 
 pytestmark = needs("postgres", modules=["asyncpg"])
 
@@ -76,6 +76,8 @@ def postgres(site: Site, cluster: Path) -> Iterator[Process]:
 
 @pytest.mark.parametrize(("world", "security"), WAYS)
 def test_asyncpg(site: Site, postgres: Process, certificate: Certificate, world: str, security: str) -> None:
-    authority = certificate.authority if security == "tls" else "plain"
-    passed = site.run_cases(world, "postgres_guest.py", authority, wishes={"kill": postgres.kill_all})
+    authority = str(certificate.authority) if security == "tls" else "plain"
+    passed = site.run_cases(
+        world, HERE / "postgres_guest.py", WORLDS[world].server, authority, wishes={"kill": postgres.kill_all}
+    )
     assert passed[-1] == "server_is_killed"

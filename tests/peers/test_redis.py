@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from .conftest import Certificate
-from .site import WAYS, Process, Site, needs
+from .site import HERE, WAYS, WORLDS, Process, Site, needs
 
 pytestmark = needs("redis-server", modules=["redis"])
 
@@ -33,6 +33,6 @@ def serve(site: Site, certificate: Certificate) -> Process:
 def test_redis(site: Site, certificate: Certificate, world: str, security: str) -> None:
     server = serve(site, certificate)
     wishes = {"kill": lambda: server.stop(signal.SIGKILL), "restart": lambda: serve(site, certificate)}
-    authority = certificate.authority if security == "tls" else "plain"
-    passed = site.run_cases(world, "redis_guest.py", authority, wishes=wishes)
+    authority = str(certificate.authority) if security == "tls" else "plain"
+    passed = site.run_cases(world, HERE / "redis_guest.py", WORLDS[world].server, authority, wishes=wishes)
     assert passed[-1] == "server_is_restarted"
