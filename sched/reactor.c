@@ -26,7 +26,7 @@ int reactor_init(struct reactor *r, const struct backend *ops, uint64_t clock_of
 
 void reactor_free(struct reactor *r)
 {
-    r->ops->free(r);
+    r->ops->free(r); /* the sockets of the host are gone before */
     watch_set_free(&r->set);
     free(r);
 }
@@ -144,6 +144,12 @@ int reactor_turn(struct reactor *r, uint64_t timeout, uint64_t *events, unsigned
             return (int)n;
         }
     }
+}
+
+const struct turn_ops *reactor_turn_ops(void)
+{
+    static const struct turn_ops ops = {.turn = reactor_turn, .now = reactor_now};
+    return &ops;
 }
 
 /* --- channels ---------------------------------------------------------------------------------------------------- */

@@ -23,6 +23,12 @@ struct poller {
     struct poller *next;
 };
 
+/* What a loop outside this extension calls: libos._loop, which is given the table's address (reactor_turn_ops). */
+struct turn_ops {
+    int (*turn)(struct reactor *r, uint64_t timeout, uint64_t *events, unsigned max);
+    uint64_t (*now)(struct reactor *r);
+};
+
 /* A descriptor on which one read is one frame and one write is one frame (TAP; packet and datagram sockets). */
 struct channel;
 struct channel_ops {
