@@ -118,21 +118,19 @@ async def listen_and_notify(host: str, security: str) -> None:
 
 
 async def a_pool_of_twenty(host: str, security: str) -> None:
+    """All of which are in use at once, and then by four hundred."""
     async with asyncpg.create_pool(**options(host, security), min_size=5, max_size=20) as pool:
-        busy, most = 0, 0
+        everybody = asyncio.Barrier(20)
 
-        async def question(n: int) -> int:
-            nonlocal busy, most
+        async def meet() -> None:
             async with pool.acquire() as db:
-                busy += 1
-                most = max(most, busy)
-                answer: int = await db.fetchval("select $1::int from pg_sleep(0.001)", n)
-                busy -= 1
-                return answer
+                await everybody.wait()
+                assert await db.fetchval("select 1") == 1
 
-        assert await asyncio.gather(*map(question, range(400))) == list(range(400))
-        assert most == 20
+        await asyncio.gather(*(meet() for _ in range(20)))
         assert pool.get_size() == 20
+        answers = await asyncio.gather(*(pool.fetchval("select $1::int", n) for n in range(400)))
+        assert answers == list(range(400))
 
 
 async def a_query_that_takes_too_long(host: str, security: str) -> None:
