@@ -32,12 +32,12 @@ class Server:
         return self.site.outside(sys.executable, HERE / "uvicorn_client.py", self.url, self.authority, what).strip()
 
     def h2load(self, *options: str) -> None:
-        """2000 requests of 50 clients: each succeeds, and no other arrives."""
+        """1000 requests of 50 clients: each succeeds, and no other arrives."""
         before = int(self.client("served"))
-        said = self.site.outside("h2load", "-n2000", "-c50", *options, f"{self.url}/hello")
-        assert "2000 total, 2000 started, 2000 done, 2000 succeeded, 0 failed, 0 errored, 0 timeout" in said, said
-        assert "2000 2xx" in said, said
-        assert int(self.client("served")) == before + 2000
+        said = self.site.outside("h2load", "-n1000", "-c50", *options, f"{self.url}/hello")
+        assert "1000 total, 1000 started, 1000 done, 1000 succeeded, 0 failed, 0 errored, 0 timeout" in said, said
+        assert "1000 2xx" in said, said
+        assert int(self.client("served")) == before + 1000
 
     def wrk(self) -> None:
         """For a second. It does not wait for the last answers of its 64 clients."""
@@ -84,7 +84,7 @@ def test_an_application(uvicorn: Start, world: str, security: str) -> None:
     with uvicorn(world, security=security) as server:
         assert server.client("everything") == "done"
         server.h2load("--h1")
-        if security == "plain":
+        if (world, security) in (("tap", "plain"), ("host", "plain")):
             server.wrk()
 
 
