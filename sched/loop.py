@@ -13,7 +13,6 @@ run in the same iteration, as they do for host sockets. ``time()`` is the reacto
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import socket
@@ -34,8 +33,6 @@ __all__ = ["Loop"]
 if sys.version_info < (3, 12):  # From then on asyncio does this.
     # A forked child would write the signals that it gets into the self-pipe of the parent's loop.
     os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
-
-logger = logging.getLogger("asyncio")
 
 
 class Loop(Scheduler, asyncio.SelectorEventLoop):
@@ -95,7 +92,8 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
             handle._run()
             took = self.time() - began
             if took >= self.slow_callback_duration:
-                logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle), took)  # type: ignore[attr-defined]
+                text = base_events._format_handle(handle)  # type: ignore[attr-defined]
+                base_events.logger.warning("Executing %s took %.3f seconds", text, took)  # type: ignore[attr-defined]
         finally:
             self._current_handle = None
 

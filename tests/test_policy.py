@@ -165,3 +165,20 @@ def test_import_is_cheap() -> None:
     code = "import libos, sys; print('asyncio' in sys.modules, 'msgspec' in sys.modules)"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_loop_on_the_kernels_sockets_imports_little_beyond_asyncio() -> None:
+    """What start-up costs is imports; ``libos bench start`` has the figures."""
+    code = """
+import asyncio, sys
+there = set(sys.modules)
+import libos
+async def main(): pass
+libos.run(main(), net="host", reactor="epoll", spin_us="0")
+print(*{name.partition(".")[0] for name in set(sys.modules) - there})
+print(*(name for name in set(sys.modules) - there if name.startswith("libos.net.")))
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    packages, net = (set(line.split()) for line in done.stdout.splitlines())
+    assert packages <= {"libos", "_cffi_backend", "random", "_random", "bisect", "_bisect", "math", "_sha512", "_sha2"}
+    assert net == {"libos.net.link", "libos.net.link.impairment"}

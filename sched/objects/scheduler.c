@@ -278,6 +278,7 @@ static PyObject *scheduler_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     struct scheduler *self = st ? (struct scheduler *)type->tp_alloc(type, 0) : NULL;
     if (self) {
         self->st = st;
+        self->closed = true; /* until asyncio's constructor says otherwise: a loop that is not yet built is not open */
         Py_INCREF(st->module);
     }
     return (PyObject *)self;
