@@ -337,9 +337,11 @@ class Machine(NetworkCalls):
         }
 
     def seat(self, loop: MachineLoop) -> bool:
-        """Whether ``loop`` may run on our reactor: no loop of another thread is open there."""
+        """Whether ``loop`` may run on our reactor: it is this process's, and free of loops of other threads."""
         if self._closed:
             raise WorldError("this machine is closed")
+        if self.reactor.inherited:
+            return False
         if self.attachment is not None:
             raise WorldError("this machine is attached to a loop: detach it first")
         if any(other.thread != loop.thread and not other.is_closed() for other in self._loops):
@@ -363,7 +365,9 @@ class Machine(NetworkCalls):
         if self.attachment is not None:
             self.attachment.detach()
         with self._undo:
-            if self.network is not None:
+            if (
+                self.network is not None and not self.reactor.inherited
+            ):  # a forked child has nothing to say to the peers
                 self.network.hang_up()
                 self._linger()
                 if self.configurator is not None:
@@ -395,18 +399,25 @@ class Machine(NetworkCalls):
 
 
 class MachineLoop(Loop):
-    """A loop on ``machine``; with ``own_machine``, closing it closes the machine.
+    """A loop on ``machine``; with ``own_machine``, closing it closes the machine. Without a machine it has one in world
+    `host`, which it owns: so it is called as uvloop.Loop is.
 
-    While another thread's loop is open, it is a loop beside the machine: in world `host` it has the kernel's sockets
-    like any other, elsewhere its network calls raise WorldError.
+    While another thread's loop is open, and in a process that was forked from the machine's, it is a loop beside the
+    machine: in world `host` it has the kernel's sockets like any other, elsewhere its network calls raise WorldError.
     """
 
-    _closed = True  # until it is built, for __del__ and for Machine.seat()
-
-    def __init__(self, machine: Machine, *, own_machine: bool = False) -> None:
-        self.machine = machine
+    def __init__(self, machine: Machine | None = None, *, own_machine: bool = False) -> None:
+        self._own_machine = own_machine or machine is None
+        self.machine = Machine(MachineConfig(net="host")) if machine is None else machine
         self.thread = threading.get_ident()
-        self._own_machine = own_machine
+        try:
+            self._take_seat(self.machine)
+        except BaseException:
+            if self._own_machine:
+                self.machine.close()
+            raise
+
+    def _take_seat(self, machine: Machine) -> None:
         if machine.seat(self):
             super().__init__(machine.reactor, machine.network)
         else:
@@ -428,8 +439,8 @@ class _Elsewhere:
 
     async def refuse(self, loop: object, *args: object, **kwargs: object) -> NoReturn:
         raise WorldError(
-            "the machine's network belongs to the loop of another thread: a machine runs in one thread at a time "
-            "(run the network code there, or give it a machine of its own)"
+            "the machine's network belongs to the loop of another thread, or of the process that this one was forked "
+            "from: a machine runs in one thread at a time (run the network code there, or give it a machine of its own)"
         )
 
     create_connection = create_server = create_datagram_endpoint = connect_accepted_socket = refuse

@@ -9,8 +9,6 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
-import msgspec
-
 from libos.config import Interface, MachineConfig
 from libos.machine import PAIR_MTU, TAP_MTU, Machine
 from libos.net.stack import Link
@@ -48,4 +46,4 @@ def new_pair(
 
 def _of(config: MachineConfig, number: int) -> MachineConfig:
     ip = config.ip or tuple(Interface(each.format(number)) for each in ADDRESSES)
-    return msgspec.structs.replace(config, net="pair", ip=ip)
+    return config._replace(net="pair", ip=ip)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any, NamedTuple
 
 from libos.config import MachineConfig
@@ -24,6 +23,8 @@ class Plan(NamedTuple):
         """Fill what ``config`` leaves open: addresses by world, then in each subnet .2 the gateway and .3 the DNS."""
         if config.net == "host":
             return cls((), (), (), ())
+        import ipaddress  # the other worlds' programs can wait for it
+
         if config.net == "pair":  # the other end has a plan of its own
             if asked := [each for each in config.ip if not each.static]:
                 raise ConfigError(f"ip {asked[0]}: allowed: in world tap (in world pair there is nobody to ask)")

@@ -29,6 +29,10 @@ int reactor_new_ring(struct reactor **out, const char *liburing, unsigned entrie
 int reactor_new_epoll(struct reactor **out, uint64_t clock_offset);
 void reactor_free(struct reactor *r); /* pollers and channels must be gone */
 
+/* 1: this process was forked from the one that made the reactor. Here nothing ever happens in it: turns that would wait
+ * are refused (-ESTALE), as are watches and channels. It is freed as usual, and its own process notices none of this. */
+int reactor_inherited(struct reactor *r);
+
 uint64_t reactor_now(struct reactor *r);
 void reactor_set_spin(struct reactor *r, uint64_t ns); /* poll so long before blocking */
 

@@ -77,6 +77,8 @@ struct backend {
     int (*open)(struct reactor *r, struct channel *c, unsigned depth);
     int (*send)(struct channel *c, const struct iovec *iov, unsigned n, void *cookie);
     void (*close)(struct channel *c);
+    /* This process was forked from the reactor's: let go of what both share, without a word to the kernel about it. */
+    void (*disown)(struct reactor *r);
     const struct host_backend *(*hosts)(struct reactor *r);
     void (*free)(struct reactor *r);
     /* When wait() must be called again although nothing came: a descriptor that rests, buffers that ran out. */
@@ -92,6 +94,7 @@ struct reactor {
     uint64_t clock_offset, spin_ns;
     struct poller *pollers;
     struct watch_set set;
+    const volatile unsigned char *home; /* one page: 1 in the process that made the reactor, 0 in those forked from it */
     uint64_t deadline; /* of the pollers, as the last turn left it */
     struct embedding *embedding; /* NULL: the reactor waits by itself */
     unsigned generation; /* counts the rings that tell() must be called for, */
@@ -102,6 +105,8 @@ struct reactor {
 
 /* The common part of both back ends; the caller has zeroed r. */
 int reactor_init(struct reactor *r, const struct backend *ops, uint64_t clock_offset);
+/* Whether this is a process that was forked from the reactor's own: see reactor.c. At every door to the kernel. */
+bool reactor_disowned(struct reactor *r);
 
 #define CHANNEL_WRITES 512              /* frames under way to the kernel, for each channel */
 #define CHANNEL_PAUSE_NS 10000000ull    /* before a descriptor that failed is read again */

@@ -89,6 +89,16 @@ int ring_start(struct ring_reactor *rr)
     return rc;
 }
 
+static void let_go(struct ring_reactor *rr, bool lost)
+{
+    rr->queue_exit(rr->ring);
+    rr->alive = false;
+    if (rr->reactor.hosts)
+        host_ring_abandon(rr->reactor.hosts, lost);
+    for (struct ring_channel *ch = rr->channels; ch; ch = ring_channel_next(ch))
+        ring_channel_abandon(ch);
+}
+
 void ring_abandon(struct ring_reactor *rr)
 {
     if (!rr->alive)
@@ -99,12 +109,15 @@ void ring_abandon(struct ring_reactor *rr)
     bool lost = rr->cq_has_overflow(rr->ring); /* completions that nobody can fetch any more */
     if (hosts && !lost)
         host_ring_settle(hosts);
-    rr->queue_exit(rr->ring);
-    rr->alive = false;
-    if (hosts)
-        host_ring_abandon(hosts, lost);
-    for (struct ring_channel *ch = rr->channels; ch; ch = ring_channel_next(ch))
-        ring_channel_abandon(ch);
+    let_go(rr, lost);
+}
+
+/* Not reaped first: the completion queue is shared memory, and what is in it is the parent's. */
+static void ring_disown(struct reactor *r)
+{
+    struct ring_reactor *rr = (struct ring_reactor *)r;
+    if (rr->alive)
+        let_go(rr, false);
 }
 
 static void ring_free(struct reactor *r)
@@ -354,6 +367,7 @@ int reactor_new_ring(struct reactor **out, const char *liburing, unsigned entrie
         .open = ring_channel_open,
         .send = ring_channel_send,
         .close = ring_channel_close,
+        .disown = ring_disown,
         .hosts = ring_hosts,
         .free = ring_free,
         .due = ring_due,

@@ -75,6 +75,7 @@ void watch_set_free(struct watch_set *set)
 {
     if (set->epfd >= 0)
         close(set->epfd);
+    set->epfd = -1;
     free(set->table);
     set->table = NULL;
 }

@@ -63,8 +63,7 @@ static int end(struct turns *self, int n)
     if (n > 0) {
         rc = dispatch(self, n);
     } else if (n < 0) {
-        errno = -n;
-        PyErr_SetFromErrno(PyExc_OSError);
+        Py_XDECREF(PyObject_CallMethod((PyObject *)self, "_refused", "i", n)); /* raises what it stands for */
     }
     self->turning = false;
     return rc;
