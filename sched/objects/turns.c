@@ -176,6 +176,7 @@ int turns_type(struct state *st, PyObject *module)
         {NULL},
     };
     static const PyMemberDef members[] = {
+        {"turning", T_BOOL, offsetof(struct turns, turning), READONLY, "Whether a turn is under way: a sink asks."},
         {"sinks", T_OBJECT_EX, offsetof(struct turns, sinks), READONLY, "Who is called, by token."},
         {NULL},
     };
