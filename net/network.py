@@ -30,6 +30,7 @@ from libos.net.sockaddr import Address, Names, is_numeric
 from libos.net.sockets import EV_GONE, EV_READ, EV_REQUEST, EV_WRITE, StackSocket
 from libos.net.stack import pack_address, unpack_address
 from libos.net.transport import StackTransport
+from libos.sched.reactor import address
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -41,7 +42,7 @@ __all__ = ["StackNetwork"]
 
 T = TypeVar("T")
 
-RX_SIZE = 256 * 1024
+RX_SIZE = 65536  # of datagrams
 POLLER_SHIFT = 40  # of a token: its poller above, its socket's id below
 
 
@@ -53,6 +54,8 @@ class StackNetwork:
         self.reactor = reactor
         self.resolver = resolver
         self.handle = stack.handle
+        self.owner = address(stack.handle)
+        self.ops = address(lib.stack_stream_ops())
         self.sinks = reactor.sinks
         self.names = Names()
         self.rx = ffi.new("uint8_t[]", RX_SIZE)  # what came last; whoever reads copies before it returns

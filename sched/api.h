@@ -13,6 +13,7 @@
 #define EV_WRITE 2    /* room again, or connected */
 #define EV_ERROR 4    /* sock_error() tells which */
 #define EV_URGENT 16  /* urgent data is pending (RFC 9293 3.8.5); comes only to who wants it */
+#define EV_SENT 32    /* all that was written is with the kernel (sockets of the host); comes only to who wants it */
 #define EV_REQUEST 8  /* a deferring listener holds a SYN: accept it or reject it */
 
 #define REACTOR_EVENTS_MAX 1024
@@ -78,7 +79,7 @@ int64_t host_recv(struct host_sockets *h, int64_t id, uint8_t *data, size_t len)
 int64_t host_send(struct host_sockets *h, int64_t id, const uint8_t *data, size_t len);
 int64_t host_queued(struct host_sockets *h, int64_t id); /* bytes taken and not yet with the kernel */
 int host_shutdown(struct host_sockets *h, int64_t id);   /* SHUT_WR after what is queued */
-/* EV_READ, EV_WRITE. Without EV_READ nothing more is read; what has come already stays. EV_ERROR is always wanted. */
+/* EV_READ, EV_WRITE, EV_SENT. Without EV_READ nothing more is read; what has come already stays. EV_ERROR is always wanted. */
 int host_want(struct host_sockets *h, int64_t id, unsigned mask);
 int host_error(struct host_sockets *h, int64_t id); /* and clear: an errno, 0 */
 /* Cancels all that is under way and drops what is queued. The descriptor may be closed right after. */

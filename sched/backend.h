@@ -45,7 +45,9 @@ struct watch_set {
     unsigned size, count;
     uint32_t generation;
     struct reader *readers;
-    unsigned paused; /* readers not in the epoll set */
+    unsigned paused;  /* readers not in the epoll set */
+    unsigned sockets; /* host sockets in the epoll set: of a struct host_sockets, */
+    struct host_sockets *hosts;
     uint64_t frames; /* read so far */
 };
 
@@ -56,8 +58,13 @@ int watch_set_change(struct watch_set *set, int fd, unsigned mask);
 int watch_set_wait(struct watch_set *set, uint64_t ns, uint64_t now, uint64_t *events, unsigned max);
 /* Puts paused readers back that may go on; what is left of ns before the others must be tried again. */
 uint64_t watch_set_resume(struct watch_set *set, uint64_t ns, uint64_t now);
+/* Wants `mask` instead of `before` for a socket of set->hosts; 0: not in the set. It is open. */
+int watch_set_socket(struct watch_set *set, int fd, int64_t id, unsigned before, unsigned mask);
 int reader_open(struct watch_set *set, struct reader *reader, struct channel *c);
 void reader_close(struct watch_set *set, struct reader *reader);
+
+struct host_sockets;
+struct host_backend;
 
 struct backend {
     const char *kind;
@@ -67,6 +74,7 @@ struct backend {
     int (*open)(struct reactor *r, struct channel *c, unsigned depth);
     int (*send)(struct channel *c, const struct iovec *iov, unsigned n, void *cookie);
     void (*close)(struct channel *c);
+    const struct host_backend *(*hosts)(struct reactor *r);
     void (*free)(struct reactor *r);
 };
 
@@ -75,6 +83,7 @@ struct reactor {
     uint64_t clock_offset, spin_ns;
     struct poller *pollers;
     struct watch_set set;
+    struct host_sockets *hosts; /* NULL: none */
     bool refused; /* a channel had no room for a frame: its poller must run again soon */
     uint64_t turns, blocked, completions, submissions, events;
 };

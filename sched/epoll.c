@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <sys/uio.h>
 
-#include "sched/backend.h"
+#include "sched/host.h"
 
 struct epoll_channel {
     struct reader reader; /* first: the set's list of readers is our list of channels */
@@ -84,6 +84,8 @@ static void epoll_backend_close(struct channel *c)
     free(ec);
 }
 
+static const struct host_backend *epoll_backend_hosts(struct reactor *r) { return &host_poll_backend; }
+
 static void epoll_backend_free(struct reactor *r) {}
 
 int reactor_new_epoll(struct reactor **out, uint64_t clock_offset)
@@ -94,6 +96,7 @@ int reactor_new_epoll(struct reactor **out, uint64_t clock_offset)
         .open = epoll_backend_open,
         .send = epoll_backend_send,
         .close = epoll_backend_close,
+        .hosts = epoll_backend_hosts,
         .free = epoll_backend_free,
     };
     struct reactor *r = calloc(1, sizeof *r);

@@ -16,12 +16,13 @@ import asyncio
 import signal
 import socket
 import threading
-from asyncio import base_events, format_helpers
+from asyncio import base_events, format_helpers, sslproto, trsock
 from typing import Any
 
 from libos._loop import Scheduler
+from libos.sched.host import OUT_OF_RESOURCES, HostListener, HostTransport
 from libos.sched.network import Network
-from libos.sched.reactor import Reactor
+from libos.sched.reactor import EV_GONE, Reactor
 from libos.sched.selector import ReactorSelector
 
 __all__ = ["Loop"]
@@ -38,6 +39,7 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
         self.network = network
         self._waiter = ReactorSelector(reactor, own_reactor=own_reactor)
         self._attach(reactor, self._waiter.ready)
+        self._listeners: dict[int, HostListener] = {}  # by descriptor
         super().__init__(self._waiter)
 
     def __repr__(self) -> str:
@@ -45,9 +47,16 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
         return f"<{type(self).__name__} {self.reactor.kind} {state} debug={self.get_debug()}>"
 
     def close(self) -> None:
+        transports: list[HostTransport] = list(self._transports.values())  # type: ignore[attr-defined]
+        listeners = list(self._listeners.values())
+        was_open = not self.is_closed()
         super().close()
-        if self.is_closed():
+        if was_open and self.is_closed():
             self._forget()
+            for listener in listeners:
+                listener.close()
+            for transport in transports:
+                transport(EV_GONE)
 
     # --- what the C half asks ------------------------------------------------------------------------------------
 
@@ -129,6 +138,91 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
         if (network := self._network_of(sock)) is None:
             return await super().connect_accepted_socket(protocol_factory, sock, **options)
         return await network.connect_accepted_socket(self, protocol_factory, sock, **options)
+
+    # --- the host's stream sockets: what CPython's create_connection() and the like end in -------------------------
+
+    def _make_socket_transport(
+        self, sock: Any, protocol: Any, waiter: Any = None, *, extra: Any = None, server: Any = None
+    ) -> HostTransport:
+        return HostTransport(self, self.reactor.hosts, sock, protocol, waiter, extra, server)
+
+    def _make_ssl_transport(
+        self,
+        rawsock: Any,
+        protocol: Any,
+        sslcontext: Any,
+        waiter: Any = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: Any = None,
+        server: Any = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> Any:
+        protocol_class: Any = sslproto.SSLProtocol  # typeshed knows an older one
+        tls = protocol_class(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        HostTransport(self, self.reactor.hosts, rawsock, tls, extra=extra, server=server)
+        return tls._app_transport
+
+    def _start_serving(
+        self,
+        protocol_factory: Any,
+        sock: Any,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        context: Any = None,
+    ) -> None:
+        def accepted(connection: Any, peername: Any) -> None:
+            protocol = None
+            try:
+                protocol = protocol_factory()
+                extra = {"peername": peername}
+                if sslcontext:
+                    self._make_ssl_transport(
+                        connection,
+                        protocol,
+                        sslcontext,
+                        server_side=True,
+                        extra=extra,
+                        server=server,
+                        ssl_handshake_timeout=ssl_handshake_timeout,
+                        ssl_shutdown_timeout=ssl_shutdown_timeout,
+                    )
+                else:
+                    HostTransport(self, self.reactor.hosts, connection, protocol, extra=extra, server=server)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exc:
+                connection.close()
+                report = {"message": "Error on transport creation for incoming connection", "exception": exc}
+                if protocol is not None:
+                    report["protocol"] = protocol
+                self.call_exception_handler(report)
+
+        def failed(exc: OSError) -> None:
+            message = "socket.accept() out of system resource" if exc.errno in OUT_OF_RESOURCES else "accept failed"
+            self.call_exception_handler({"message": message, "exception": exc, "socket": trsock.TransportSocket(sock)})
+
+        self._listeners[sock.fileno()] = HostListener(self.reactor.hosts, sock, backlog, accepted, failed)
+
+    def _stop_serving(self, sock: Any) -> None:
+        listener = self._listeners.pop(sock.fileno(), None)
+        if listener is not None:
+            listener.close()
+        sock.close()
 
     # --- names -----------------------------------------------------------------------------------------------------
 

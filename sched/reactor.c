@@ -26,7 +26,7 @@ int reactor_init(struct reactor *r, const struct backend *ops, uint64_t clock_of
 
 void reactor_free(struct reactor *r)
 {
-    r->ops->free(r);
+    r->ops->free(r); /* the sockets of the host are gone before */
     watch_set_free(&r->set);
     free(r);
 }

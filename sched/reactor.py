@@ -24,12 +24,25 @@ from libos._native import ffi, lib
 from libos.clock import Clock
 from libos.errors import HostError, check
 
-__all__ = ["EV_ERROR", "EV_READ", "EV_REQUEST", "EV_WRITE", "NEVER", "Reactor", "address"]
+__all__ = [
+    "EV_ERROR",
+    "EV_GONE",
+    "EV_READ",
+    "EV_REQUEST",
+    "EV_SENT",
+    "EV_WRITE",
+    "NEVER",
+    "HostSockets",
+    "Reactor",
+    "address",
+]
 
 EV_READ: int = lib.EV_READ
 EV_WRITE: int = lib.EV_WRITE
 EV_ERROR: int = lib.EV_ERROR
 EV_REQUEST: int = lib.EV_REQUEST
+EV_SENT: int = lib.EV_SENT
+EV_GONE = 1 << 15  # whoever drives the socket goes away: told by Python to every sink, never by C
 NEVER: int = lib.REACTOR_NEVER
 
 Sink = Callable[[int], object]
@@ -54,6 +67,7 @@ class Reactor(Turns):
         self.clock = clock
         self.now: Callable[[], int] = clock.now
         self.fell_back: str | None = None
+        self._hosts: HostSockets | None = None
         self.handle: Any = None
         out = ffi.new("struct reactor **")
         if kind != "epoll":
@@ -90,6 +104,13 @@ class Reactor(Turns):
         if self.sinks.pop(fd, None) is not None and self.handle is not None:
             check(lib.reactor_watch(self.handle, fd, 0))
 
+    @property
+    def hosts(self) -> HostSockets:
+        """The host's stream sockets on this reactor. Made when they are first asked for."""
+        if self._hosts is None:
+            self._hosts = HostSockets(self.handle, self.sinks)
+        return self._hosts
+
     def statistics(self) -> dict[str, int]:
         """Counts since the start."""
         out = ffi.new("uint64_t[]", lib.REACTOR_COUNTERS)
@@ -101,9 +122,27 @@ class Reactor(Turns):
         """Let go of the host. Pollers are detached and their links freed before. May be called twice."""
         if self.handle is not None:
             self._unbind()
+            if self._hosts is not None:
+                self._hosts.close()
             lib.reactor_free(self.handle)
             self.handle = None
             self.sinks.clear()
+
+
+class HostSockets:
+    """The host's stream sockets of one reactor: see ``host.py`` for what they look like."""
+
+    def __init__(self, reactor: Any, sinks: dict[int, Sink]) -> None:
+        out = ffi.new("struct host_sockets **")
+        check(lib.hosts_new(out, reactor))
+        self.handle = out[0]
+        self.sinks = sinks
+        self.base: int = lib.hosts_base(self.handle)
+        self.owner = address(self.handle)
+        self.ops = address(lib.host_stream_ops())
+
+    def close(self) -> None:
+        lib.hosts_free(self.handle)
 
 
 def address(pointer: Any) -> int:

@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sched/host.h"
 #include "sched/ring.h"
 
 #define BATCH 64         /* completions looked at together */
@@ -31,6 +32,8 @@ static inline void relax(void)
     __builtin_ia32_pause();
 #endif
 }
+
+static bool reap(struct ring_reactor *rr);
 
 /* --- the ring's life --------------------------------------------------------------------------------------------- */
 
@@ -50,6 +53,7 @@ static int ring_init(struct ring_reactor *rr)
         struct io_uring_params p = {.flags = flags[i], .cq_entries = rr->entries * 8};
         rc = rr->queue_init_params(rr->entries, rr->ring, &p);
         rr->disabled = flags[i] & IORING_SETUP_R_DISABLED;
+        rr->recv_multishot = flags[i] & IORING_SETUP_DEFER_TASKRUN; /* Linux 6.1; it is there from 6.0 on */
         if (rc == 0 && !(p.features & IORING_FEAT_EXT_ARG)) {
             rr->queue_exit(rr->ring);
             return -ENOSYS;
@@ -77,6 +81,8 @@ int ring_start(struct ring_reactor *rr)
     rr->free_files = ~0ull;
     for (struct ring_channel *ch = rr->channels; rc == 0 && ch; ch = ring_channel_next(ch))
         rc = ring_channel_register(ch);
+    if (rc == 0 && rr->reactor.hosts)
+        rc = host_ring_register(rr->reactor.hosts);
     if (rc < 0)
         ring_abandon(rr);
     return rc;
@@ -86,8 +92,16 @@ void ring_abandon(struct ring_reactor *rr)
 {
     if (!rr->alive)
         return;
+    struct host_sockets *hosts = rr->reactor.hosts;
+    while (!reap(rr))
+        ;
+    bool lost = rr->cq_has_overflow(rr->ring); /* completions that nobody can fetch any more */
+    if (hosts && !lost)
+        host_ring_settle(hosts);
     rr->queue_exit(rr->ring);
     rr->alive = false;
+    if (hosts)
+        host_ring_abandon(hosts, lost);
     for (struct ring_channel *ch = rr->channels; ch; ch = ring_channel_next(ch))
         ring_channel_abandon(ch);
 }
@@ -114,6 +128,7 @@ struct io_uring_sqe *ring_sqe(struct ring_reactor *rr, const void *subject, unsi
             return NULL;
     }
     memset(sqe, 0, sizeof *sqe);
+    rr->sqes++;
     sqe->user_data = (uintptr_t)subject | kind;
     return sqe;
 }
@@ -122,13 +137,14 @@ struct io_uring_sqe *ring_sqe(struct ring_reactor *rr, const void *subject, unsi
 static bool reap(struct ring_reactor *rr)
 {
     struct io_uring_cqe *cqes[BATCH];
+    struct host_sockets *hosts = rr->reactor.hosts;
     for (unsigned i = 0; i < BATCHES; i++) {
         unsigned n = rr->peek_batch_cqe(rr->ring, cqes, BATCH);
         if (!n)
             return true;
         for (unsigned k = 0; k < n; k++) {
-            void *subject = (void *)(uintptr_t)(cqes[k]->user_data & ~3ull);
-            switch (cqes[k]->user_data & 3) {
+            void *subject = (void *)(uintptr_t)(cqes[k]->user_data & ~(uint64_t)FOR_BITS);
+            switch (cqes[k]->user_data & FOR_BITS) {
             case FOR_READ:
                 rr->woken = true;
                 ring_channel_read(subject, cqes[k]->res, cqes[k]->flags);
@@ -141,14 +157,34 @@ static bool reap(struct ring_reactor *rr)
                 rr->woken = rr->set_fired = true;
                 rr->set_armed = false;
                 break;
+            case FOR_RECV:
+                rr->woken = true;
+                host_ring_received(hosts, subject, cqes[k]->res, cqes[k]->flags);
+                break;
+            case FOR_SEND:
+                rr->woken = true;
+                host_ring_sent(hosts, subject, cqes[k]->res);
+                break;
+            case FOR_ACCEPT:
+                rr->woken = true;
+                host_ring_accepted(hosts, subject, cqes[k]->res, cqes[k]->flags);
+                break;
             case FOR_NOBODY:
+                rr->woken = true;
                 break;
             }
         }
         rr->cq_advance(rr->ring, n);
         rr->reactor.completions += n;
+        if (n < BATCH)
+            return true;
     }
     return false;
+}
+
+uint32_t ring_submitted(const struct ring_reactor *rr)
+{
+    return rr->alive ? rr->sqes - rr->sq_ready(rr->ring) : rr->sqes;
 }
 
 int ring_enter(struct ring_reactor *rr, uint64_t ns, unsigned count)
@@ -172,8 +208,12 @@ int ring_enter(struct ring_reactor *rr, uint64_t ns, unsigned count)
     if (rr->sq_ready(rr->ring) == 0)
         rr->queued = 0;
     /* All submitted and all reaped: the writes left are those that were queued while reaping, or late. */
-    if (reap(rr) && rr->writing > rr->queued)
-        rr->late_writes = true;
+    if (reap(rr)) {
+        if (rr->writing > rr->queued)
+            rr->late_writes = true;
+        if (rr->reactor.hosts && !rr->cq_has_overflow(rr->ring))
+            host_ring_settle(rr->reactor.hosts);
+    }
     return rc == -ETIME || rc == -EAGAIN || rc == -EBUSY ? 0 : rc;
 }
 
@@ -210,7 +250,7 @@ static int ring_wait(struct reactor *r, uint64_t ns, uint64_t now, uint64_t *eve
 {
     struct ring_reactor *rr = (struct ring_reactor *)r;
     struct watch_set *set = &r->set;
-    if (!rr->channels && !r->spin_ns) {
+    if (!rr->channels && !r->spin_ns && !(r->hosts && r->hosts->live)) {
         r->blocked += ns != 0;
         return watch_set_wait(set, ns, now, events, max);
     }
@@ -225,7 +265,7 @@ static int ring_wait(struct reactor *r, uint64_t ns, uint64_t now, uint64_t *eve
             ns = ring_channel_prepare(ch, ns);
         if (set->paused)
             ns = watch_set_resume(set, ns, now);
-        if ((set->count || set->readers) && !rr->set_armed) {
+        if ((set->count || set->sockets || set->readers) && !rr->set_armed) {
             struct io_uring_sqe *sqe = ns ? ring_sqe(rr, NULL, FOR_SET) : NULL;
             look = !sqe;
             if (sqe) {
@@ -238,14 +278,21 @@ static int ring_wait(struct reactor *r, uint64_t ns, uint64_t now, uint64_t *eve
             }
         }
         rc = wait_for_more(rr, ns);
-        if (rc == -EEXIST) /* the ring is another thread's */
+        if (rc == -EEXIST) { /* the ring is another thread's */
             ring_abandon(rr);
+            ns = 0; /* the pollers have to ask again for what they had under way */
+        }
     } while (rc == -EEXIST);
     if (rc < 0 && rc != -EINTR)
         return rc;
     if (look || rr->set_fired)
         return watch_set_wait(set, 0, now, events, max);
     return rc == -EINTR ? rc : 0;
+}
+
+static const struct host_backend *ring_hosts(struct reactor *r)
+{
+    return ((struct ring_reactor *)r)->recv_multishot ? &host_ring_backend : &host_poll_backend;
 }
 
 /* --- making one -------------------------------------------------------------------------------------------------- */
@@ -271,6 +318,7 @@ int reactor_new_ring(struct reactor **out, const char *liburing, unsigned entrie
         .open = ring_channel_open,
         .send = ring_channel_send,
         .close = ring_channel_close,
+        .hosts = ring_hosts,
         .free = ring_free,
     };
     struct ring_reactor *rr = aligned_alloc(_Alignof(struct ring_reactor), sizeof *rr);

@@ -19,8 +19,8 @@ struct stream {
     int64_t id;
     unsigned want;          /* EV_*: what is to be looked at; an event may be older than the last change */
     bool direct;            /* write() may go straight to the socket */
-    PyObject *protocol;     /* or NULL */
-    PyObject *data_received; /* its method; NULL: it has buffers of its own */
+    PyObject *protocol;
+    PyObject *data_received; /* its method; None: it has buffers of its own */
     PyObject *context;
 };
 
@@ -30,6 +30,8 @@ static inline struct stream *part(struct state *st, PyObject *object)
 }
 
 static struct stream *of(PyObject *object) { return part(state_of_type(Py_TYPE(object)), object); }
+
+static inline bool there(PyObject *member) { return member && member != Py_None; }
 
 /* --- reading -------------------------------------------------------------------------------------------------------- */
 
@@ -118,12 +120,15 @@ static int read_some(struct state *st, PyObject *object)
 {
     struct stream *s = part(st, object);
     PyObject *context = Py_XNewRef(s->context);
-    if (!context || PyContext_Enter(context) < 0) {
+    if (!there(context) || PyContext_Enter(context) < 0) {
+        int rc = there(context) ? -1 : 0;
         Py_XDECREF(context);
-        return context ? -1 : 0;
+        return rc;
     }
     bool failed = false;
-    int64_t n = s->data_received ? feed_bytes(s, &failed) : s->protocol ? feed_buffer(s, &failed) : -EAGAIN;
+    int64_t n = there(s->data_received) ? feed_bytes(s, &failed)
+                : there(s->protocol)    ? feed_buffer(s, &failed)
+                                        : -EAGAIN;
     int rc = PyContext_Exit(context);
     Py_DECREF(context);
     if (rc < 0)
