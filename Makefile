@@ -9,6 +9,7 @@ OBJECTS := $(wildcard sched/objects/*.[ch])
 
 FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/*.c))
 FUZZ_SECONDS ?= 60
+BENCH ?= echo
 # What calls into C itself; tests of whole programs start others, that the sanitizers would only slow down.
 SANITIZED := tests/stack tests/net tests/sched tests/test_machine.py tests/wire/test_differential.py
 SANITIZE := -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
@@ -63,8 +64,8 @@ build/fuzz/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h) $(SOURCES)
 	clang -std=gnu11 -g -O1 -fno-strict-aliasing -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
 		-I. -o $@ $< $(filter %.c,$(SOURCES)) -ldl
 
-bench: $(VENV)/test $(VENV)/native ## the echo benchmark (root: all of it)
-	$(BIN)/libos bench echo $(BENCH_ARGS)
+bench: $(VENV)/test $(VENV)/native ## the echo benchmark (root: all of it); BENCH=loop, http, start ...: another one
+	$(BIN)/libos bench $(BENCH) $(BENCH_ARGS)
 
 # The stack alone, for programs that drive it (docs/driving.md): what its two headers declare is visible, nothing else.
 STACK := build/libos-stack

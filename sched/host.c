@@ -22,6 +22,7 @@ void host_raise(struct host_sockets *h, struct host_socket *s)
 {
     if (s->ready_on || s->closing)
         return;
+    poller_wake(&h->poller);
     s->ready_on = true;
     s->next_ready = NULL;
     if (h->ready.head)
@@ -35,6 +36,7 @@ void host_mark_dirty(struct host_sockets *h, struct host_socket *s)
 {
     if (s->dirty_on)
         return;
+    poller_wake(&h->poller);
     s->dirty_on = true;
     s->next_dirty = NULL;
     if (h->dirty.head)
@@ -130,11 +132,19 @@ void host_watch_again(struct host_sockets *h)
 
 /* --- sockets come and go ----------------------------------------------------------------------------------------- */
 
-static struct host_socket *find(const struct host_sockets *h, int64_t id)
+/* Also one that was inherited: to forget it. Its reactor has let go of the kernel by then. */
+static struct host_socket *find_any(const struct host_sockets *h, int64_t id)
 {
+    reactor_disowned(h->reactor);
     uint32_t slot = (uint32_t)id & (SLOTS_MAX - 1);
     struct host_socket *s = slot < h->slots ? host_slot(h, slot) : NULL;
     return s && s->id == id && id >= 0 ? s : NULL;
+}
+
+/* To do something with it: in a forked process there is none, for its bytes are the parent's. */
+static struct host_socket *find(const struct host_sockets *h, int64_t id)
+{
+    return reactor_disowned(h->reactor) ? NULL : find_any(h, id);
 }
 
 static int add_slots(struct host_sockets *h)
@@ -166,7 +176,7 @@ static int add_slots(struct host_sockets *h)
 
 static int64_t socket_new(struct host_sockets *h, int fd, struct host_socket **out)
 {
-    int rc = fd < 0 ? -EBADF : 0;
+    int rc = fd < 0 ? -EBADF : reactor_disowned(h->reactor) ? -ESTALE : 0;
     if (rc == 0 && !h->opened) {
         rc = h->ops->open(h);
         h->opened = rc == 0;
@@ -219,7 +229,7 @@ void host_release(struct host_sockets *h, struct host_socket *s)
 
 int host_close(struct host_sockets *h, int64_t id)
 {
-    struct host_socket *s = find(h, id);
+    struct host_socket *s = find_any(h, id);
     if (!s)
         return -EBADF;
     s->id = -1;
@@ -367,7 +377,7 @@ int64_t host_send(struct host_sockets *h, int64_t id, const uint8_t *data, size_
 
 int64_t host_queued(struct host_sockets *h, int64_t id)
 {
-    struct host_socket *s = find(h, id);
+    struct host_socket *s = find_any(h, id);
     if (!s)
         return -EBADF;
     return (int64_t)(s->out ? s->out->upto - s->out->from : 0) + (s->gather ? s->gather->upto : 0);
@@ -400,7 +410,7 @@ int host_accept(struct host_sockets *h, int64_t id)
 
 int host_want(struct host_sockets *h, int64_t id, unsigned mask)
 {
-    struct host_socket *s = find(h, id);
+    struct host_socket *s = find_any(h, id);
     if (!s)
         return -EBADF;
     mask &= EV_READ | EV_WRITE | EV_SENT;
@@ -420,7 +430,7 @@ int host_want(struct host_sockets *h, int64_t id, unsigned mask)
 
 int host_error(struct host_sockets *h, int64_t id)
 {
-    struct host_socket *s = find(h, id);
+    struct host_socket *s = find_any(h, id);
     if (!s)
         return -EBADF;
     int error = s->error;

@@ -4,8 +4,8 @@ The data path is C (``host.c`` and its back ends for io_uring and epoll); what a
 ``socket.socket`` and its names, is here. Descriptors belong to these ``socket.socket`` objects; C is told about them
 and lets go first.
 
-Ownership: a reactor has one set of them, :attr:`~libos.sched.reactor.Reactor.hosts`, shared by the loops that follow each
-other on it. A HostSocket has one entry there, until it is aborted or closed.
+Ownership: a reactor has one set of them (:attr:`~libos.sched.reactor.Reactor.hosts`), shared by the loops that follow
+each other on it. A HostSocket has one entry there, until it is aborted or closed.
 """
 
 from __future__ import annotations

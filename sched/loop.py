@@ -13,19 +13,26 @@ run in the same iteration, as they do for host sockets. ``time()`` is the reacto
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
+import sys
 import threading
 from asyncio import base_events, format_helpers, sslproto, trsock
 from typing import Any
 
 from libos._loop import Scheduler
+from libos.sched.child import Children, chosen_watcher
 from libos.sched.host import OUT_OF_RESOURCES, HostListener, HostTransport
 from libos.sched.network import Network
 from libos.sched.reactor import EV_GONE, Reactor
 from libos.sched.selector import ReactorSelector
 
 __all__ = ["Loop"]
+
+if sys.version_info < (3, 12):  # From then on asyncio does this.
+    # A forked child would write the signals that it gets into the self-pipe of the parent's loop.
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
 
 class Loop(Scheduler, asyncio.SelectorEventLoop):
@@ -40,7 +47,13 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
         self._waiter = ReactorSelector(reactor, own_reactor=own_reactor)
         self._attach(reactor, self._waiter.ready)
         self._listeners: dict[int, HostListener] = {}  # by descriptor
-        super().__init__(self._waiter)
+        try:
+            super().__init__(self._waiter)
+        except BaseException:  # no descriptors for the self-pipe
+            self._closed = True
+            self._waiter.close()
+            raise
+        self._children = Children(self)
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closed() else "running" if self.is_running() else "idle"
@@ -53,6 +66,7 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
         super().close()
         if was_open and self.is_closed():
             self._forget()
+            self._children.close()
             for listener in listeners:
                 listener.close()
             for transport in transports:
@@ -104,6 +118,12 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
             if before == -1 and not self._signal_handlers:  # type: ignore[attr-defined]
                 signal.set_wakeup_fd(-1)
 
+    def remove_signal_handler(self, sig: int) -> bool:
+        removed: bool = super().remove_signal_handler(sig)
+        if removed and not self._signal_handlers and self.is_running():  # type: ignore[attr-defined]
+            signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)  # type: ignore[attr-defined]
+        return removed
+
     def _network_of(self, sock: object) -> Network | None:
         """Who is to serve ``sock`` (None: whatever will be made): the network, or None: the host's code."""
         if self.network is None or sock is None or self.network.owns(sock):
@@ -138,6 +158,11 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
         if (network := self._network_of(sock)) is None:
             return await super().connect_accepted_socket(protocol_factory, sock, **options)
         return await network.connect_accepted_socket(self, protocol_factory, sock, **options)
+
+    async def _make_subprocess_transport(self, *args: Any, **options: Any) -> Any:
+        if chosen_watcher():
+            return await super()._make_subprocess_transport(*args, **options)  # type: ignore[misc]
+        return await self._children.start(*args, **options)
 
     # --- the host's stream sockets: what CPython's create_connection() and the like end in -------------------------
 

@@ -82,6 +82,11 @@ class Reactor(Turns):
         lib.reactor_set_spin(self.handle, spin_us * 1000)
         self._bind(address(self.handle), address(lib.reactor_turn_ops()))
 
+    @property
+    def inherited(self) -> bool:
+        """Whether this process was forked from the reactor's own: then it can only be closed."""
+        return self.handle is not None and lib.reactor_inherited(self.handle) == 1
+
     def attach(self, poller: Any) -> int:
         """Drive ``poller`` (a ``struct poller *``) from now on. The base of its sockets' tokens."""
         return check(lib.reactor_attach(self.handle, poller), "attach") << POLLER_SHIFT
@@ -110,6 +115,19 @@ class Reactor(Turns):
         if self._hosts is None:
             self._hosts = HostSockets(self.handle, self.sinks)
         return self._hosts
+
+    def _refused(self, rc: int) -> None:
+        check(rc, "waiting")
+
+    # --- inside another loop, see embed.c ------------------------------------------------------------------------
+
+    def embed(self) -> int:
+        """A descriptor that is readable when :meth:`poll` has something to do. It stays ours."""
+        return check(lib.reactor_embed(self.handle), "embed")
+
+    def unembed(self) -> None:
+        if self.handle is not None:
+            lib.reactor_unembed(self.handle)
 
     def statistics(self) -> dict[str, int]:
         """Counts since the start."""

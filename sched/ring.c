@@ -68,6 +68,7 @@ int ring_start(struct ring_reactor *rr)
     if (rc < 0)
         return rc;
     rr->alive = true;
+    rr->reactor.generation++;
     rr->set_armed = false;
     rr->queued = 0;
 
@@ -88,6 +89,16 @@ int ring_start(struct ring_reactor *rr)
     return rc;
 }
 
+static void let_go(struct ring_reactor *rr, bool lost)
+{
+    rr->queue_exit(rr->ring);
+    rr->alive = false;
+    if (rr->reactor.hosts)
+        host_ring_abandon(rr->reactor.hosts, lost);
+    for (struct ring_channel *ch = rr->channels; ch; ch = ring_channel_next(ch))
+        ring_channel_abandon(ch);
+}
+
 void ring_abandon(struct ring_reactor *rr)
 {
     if (!rr->alive)
@@ -98,12 +109,15 @@ void ring_abandon(struct ring_reactor *rr)
     bool lost = rr->cq_has_overflow(rr->ring); /* completions that nobody can fetch any more */
     if (hosts && !lost)
         host_ring_settle(hosts);
-    rr->queue_exit(rr->ring);
-    rr->alive = false;
-    if (hosts)
-        host_ring_abandon(hosts, lost);
-    for (struct ring_channel *ch = rr->channels; ch; ch = ring_channel_next(ch))
-        ring_channel_abandon(ch);
+    let_go(rr, lost);
+}
+
+/* Not reaped first: the completion queue is shared memory, and what is in it is the parent's. */
+static void ring_disown(struct reactor *r)
+{
+    struct ring_reactor *rr = (struct ring_reactor *)r;
+    if (rr->alive)
+        let_go(rr, false);
 }
 
 static void ring_free(struct reactor *r)
@@ -290,6 +304,41 @@ static int ring_wait(struct reactor *r, uint64_t ns, uint64_t now, uint64_t *eve
     return rc == -EINTR ? rc : 0;
 }
 
+/* --- inside another loop (embed.c) ------------------------------------------------------------------------------- */
+
+static uint64_t ring_due(struct reactor *r, uint64_t now)
+{
+    uint64_t due = watch_set_due(&r->set, now);
+    for (struct ring_channel *ch = ((struct ring_reactor *)r)->channels; ch; ch = ring_channel_next(ch))
+        due = min_u64(due, ring_channel_due(ch, now));
+    return due;
+}
+
+static int ring_tell(struct reactor *r, int event)
+{
+    struct ring_reactor *rr = (struct ring_reactor *)r;
+    if (!rr->alive)
+        return 0;
+    rr->unregister_eventfd(rr->ring);
+    int rc = event >= 0 ? rr->register_eventfd(rr->ring, event) : 0;
+    if (rc == -EEXIST) { /* the ring is another thread's: the next turn starts one for this */
+        ring_abandon(rr);
+        rc = 0;
+    }
+    return rc;
+}
+
+static bool ring_hush(struct reactor *r, bool hush)
+{
+    struct ring_reactor *rr = (struct ring_reactor *)r;
+    if (!rr->alive)
+        return true;
+    rr->cq_eventfd_toggle(rr->ring, !hush);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* what comes after is told, what came before is seen */
+    struct io_uring_cqe *cqe;
+    return hush || rr->peek_batch_cqe(rr->ring, &cqe, 1) == 0;
+}
+
 static const struct host_backend *ring_hosts(struct reactor *r)
 {
     return ((struct ring_reactor *)r)->recv_multishot ? &host_ring_backend : &host_poll_backend;
@@ -318,8 +367,12 @@ int reactor_new_ring(struct reactor **out, const char *liburing, unsigned entrie
         .open = ring_channel_open,
         .send = ring_channel_send,
         .close = ring_channel_close,
+        .disown = ring_disown,
         .hosts = ring_hosts,
         .free = ring_free,
+        .due = ring_due,
+        .tell = ring_tell,
+        .hush = ring_hush,
     };
     struct ring_reactor *rr = aligned_alloc(_Alignof(struct ring_reactor), sizeof *rr);
     if (!rr)

@@ -2,8 +2,8 @@
 
 This is the road of every byte between a socket and an application, so the common case is C and short
 (``objects/stream.c``): an event of the reactor calls the Stream, one call of the socket fills one bytes object, and
-``data_received`` gets it; ``write`` hands its bytes to one call of the socket. No Handle, no callback queue. Here is the
-rest: what the socket did not take waits in ``_queue`` until EV_WRITE; ends; errors.
+``data_received`` gets it; ``write`` hands its bytes to one call of the socket. No Handle, no callback queue. Here is
+the rest: what the socket did not take waits in ``_queue`` until EV_WRITE; ends; errors.
 
 It needs of the loop only what ``asyncio.AbstractEventLoop`` promises, so it also works on a loop that is not ours.
 """

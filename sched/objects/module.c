@@ -76,6 +76,7 @@ static int find_asyncio(struct state *st)
 static int module_exec(PyObject *module)
 {
     struct state *st = PyModule_GetState(module);
+    st->module = module;
 #define X(name)                                                                                                       \
     if (!(st->names.name = PyUnicode_InternFromString(#name)))                                                        \
         return -1;

@@ -51,6 +51,8 @@
 #define TRANSPORT_SLOTS 5 /* of asyncio's transports with flow control */
 
 struct state {
+    PyObject *module; /* whose state this is. Objects that need it to their end hold it: the collector may take it from
+                         their class before it gets to them */
     PyTypeObject *handle, *timer_handle, *turns, *scheduler, *stream;
     PyTypeObject *asyncio_handle, *asyncio_timer_handle;
     PyObject *extract_stack; /* asyncio.format_helpers.extract_stack */

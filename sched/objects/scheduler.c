@@ -281,6 +281,7 @@ static PyObject *scheduler_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     if (self) {
         self->st = st;
         self->closed = true; /* until asyncio's constructor says otherwise: a loop that is not yet built is not open */
+        Py_INCREF(st->module);
     }
     return (PyObject *)self;
 }
@@ -377,8 +378,10 @@ static void scheduler_dealloc(PyObject *object)
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
     scheduler_clear(object);
+    PyObject *module = ((struct scheduler *)object)->st->module;
     type->tp_free(object);
     Py_DECREF(type);
+    Py_DECREF(module);
 }
 
 int scheduler_type(struct state *st, PyObject *module)

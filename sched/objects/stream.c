@@ -193,8 +193,10 @@ static PyObject *stream_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 {
     struct state *st = state_of_type(type);
     PyObject *object = st ? type->tp_alloc(type, 0) : NULL;
-    if (object)
+    if (object) {
         part(st, object)->st = st;
+        Py_INCREF(st->module);
+    }
     return object;
 }
 
@@ -229,15 +231,25 @@ static PyObject *stream_call(PyObject *object, PyObject *args, PyObject *kwargs)
     Py_RETURN_NONE;
 }
 
+static void stream_dealloc(PyObject *object);
+
+/* For the collector, which may have taken the class apart before. */
+static struct stream *part_to_the_last(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    while (type->tp_dealloc != stream_dealloc)
+        type = type->tp_base;
+    return (struct stream *)((char *)object + type->tp_base->tp_basicsize);
+}
+
 /* asyncio's own functions for these start from the object's class again and would come back here: so its slots are ours
  * to see to. */
 static int stream_traverse(PyObject *object, visitproc visit, void *arg)
 {
-    struct state *st = state_of_type(Py_TYPE(object));
-    struct stream *s = part(st, object);
+    struct stream *s = part_to_the_last(object);
     Py_VISIT(Py_TYPE(object));
-    for (int i = 0; i < TRANSPORT_SLOTS; i++)
-        Py_VISIT(SLOT(object, st->transport_at[i]));
+    for (int i = 0; s->st && i < TRANSPORT_SLOTS; i++)
+        Py_VISIT(SLOT(object, s->st->transport_at[i]));
     Py_VISIT(s->protocol);
     Py_VISIT(s->data_received);
     Py_VISIT(s->context);
@@ -246,10 +258,9 @@ static int stream_traverse(PyObject *object, visitproc visit, void *arg)
 
 static int stream_clear(PyObject *object)
 {
-    struct state *st = state_of_type(Py_TYPE(object));
-    struct stream *s = part(st, object);
+    struct stream *s = part_to_the_last(object);
     for (int i = 0; i < TRANSPORT_SLOTS; i++)
-        Py_CLEAR(SLOT(object, st->transport_at[i]));
+        Py_CLEAR(SLOT(object, s->st->transport_at[i]));
     Py_CLEAR(s->protocol);
     Py_CLEAR(s->data_received);
     Py_CLEAR(s->context);
@@ -261,8 +272,10 @@ static void stream_dealloc(PyObject *object)
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
     stream_clear(object);
+    PyObject *module = part_to_the_last(object)->st->module;
     type->tp_free(object);
     Py_DECREF(type);
+    Py_DECREF(module);
 }
 
 int stream_type(struct state *st, PyObject *module)
