@@ -4,11 +4,11 @@
  * it cancelled. It ends by itself when there is no buffer left, and is made again in the next turn.
  *
  * Sending. What is written gathers in a buffer; work() hands it over, and what is written meanwhile gathers in a second
- * one. The request does not wait (MSG_DONTWAIT), so it is over when it is submitted, and a success that nobody waits
- * for posts no completion: host_ring_settle() walks over those that were submitted, once all completions are seen. What
- * fails or is short does post one. Then a request follows that waits for room, and what it has sent its completion tells.
- * (That one may be short, and must be: of a request that sent a part and waits for room for the rest nobody could say
- * how much it had sent when its ring goes away.)
+ * one. The request does not wait (MSG_DONTWAIT), so it is over when it is submitted, and a success posts no
+ * completion: host_ring_settle() walks over those that were submitted, once all completions are seen. What fails or is
+ * short does post one, and so does what somebody waits to hear of: without, the turn that submits it would sleep on. Then a request follows that waits for room, and what it has sent its completion tells. (That one
+ * may be short, and must be: of a request that sent a part and waits for room for the rest nobody could say how much it
+ * had sent when its ring goes away.)
  *
  * Closing. The descriptor may be closed, and its number used again, as soon as host_close() returns. Requests that are
  * submitted have the file; one that is not yet (a turn that failed) is submitted then.
@@ -90,8 +90,8 @@ static bool send_out(struct host_sockets *h, struct host_socket *s)
     s->out = b;
     s->gather = NULL;
     sqe->msg_flags |= MSG_DONTWAIT | MSG_WAITALL;
-    /* A success that somebody waits for must end the wait. */
-    sqe->flags = s->want & (EV_WRITE | EV_SENT) || s->shut ? 0 : IOSQE_CQE_SKIP_SUCCESS;
+    if (!(s->want & (EV_WRITE | EV_SENT)) && !s->shut) /* else somebody waits for it, and so must the turn */
+        sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
     s->sending = SENDING_NOW;
     s->sending_on = true;
     s->next_sending = NULL;
