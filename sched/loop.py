@@ -60,7 +60,8 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
         return f"<{type(self).__name__} {self.reactor.kind} {state} debug={self.get_debug()}>"
 
     def close(self) -> None:
-        transports: list[HostTransport] = list(self._transports.values())  # type: ignore[attr-defined]
+        everybody: list[Any] = list(self._transports.values())  # type: ignore[attr-defined]
+        transports = [transport for transport in everybody if isinstance(transport, HostTransport)]
         listeners = list(self._listeners.values())
         was_open = not self.is_closed()
         super().close()

@@ -132,6 +132,8 @@ void agenda_clear(struct state *st, struct agenda *a);
 
 /* One turn, and its events to their sinks. -1 with an exception. */
 int turns_turn(PyObject *turns, uint64_t timeout);
+/* Sends what was written, and looks at nothing. */
+void turns_flush(PyObject *turns);
 uint64_t turns_now(PyObject *turns);
 
 int turns_type(struct state *st, PyObject *module);

@@ -267,6 +267,8 @@ static PyObject *run_once(PyObject *object, PyObject *unused)
         if (rc < 0)
             return NULL;
     }
+    if (self->stopping) /* there may be no next turn */
+        turns_flush(self->turns);
     Py_RETURN_NONE;
 }
 

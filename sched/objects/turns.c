@@ -8,6 +8,8 @@
  * would overwrite the events that are being looked at, and is refused. */
 #include "sched/objects/objects.h"
 
+#define EVENTS_LEAST 2 /* that a turn must have room for */
+
 struct turns {
     PyObject_HEAD
     struct state *st;
@@ -79,6 +81,13 @@ int turns_turn(PyObject *object, uint64_t timeout)
     n = self->ops->turn(self->reactor, timeout, self->events, REACTOR_EVENTS_MAX);
     Py_END_ALLOW_THREADS
     return end(self, n);
+}
+
+void turns_flush(PyObject *object)
+{
+    struct turns *self = (struct turns *)object;
+    if (self->ops && !self->turning)
+        self->ops->turn(self->reactor, 0, self->events, EVENTS_LEAST); /* they come again, an error too */
 }
 
 uint64_t turns_now(PyObject *object)
