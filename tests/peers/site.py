@@ -159,19 +159,16 @@ class Process:
         self._process.send_signal(signum)
         return self.wait()
 
-    def kill_all(self) -> None:
-        """It and the processes that it has started, without a chance to say goodbye to anybody."""
-        self._process.send_signal(signal.SIGSTOP)  # it starts no more
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        for pid in map(int, children):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.close()
-
     def close(self) -> None:
-        """Kill and reap it, unless it has ended."""
+        """Kill and reap it, unless it has ended: it and the processes that it has started, without a chance to say
+        goodbye to anybody."""
         if self._process.poll() is None:
+            self._process.send_signal(signal.SIGSTOP)  # it starts no more
+            children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
             self._process.kill()
+            for pid in map(int, children):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(BrokenPipeError):
             self._process.communicate()
 
