@@ -17,10 +17,11 @@ class Turns:
     def _bind(self, reactor: int, ops: int, /) -> None: ...
     def _unbind(self) -> None: ...
 
-class Scheduler:  # call_soon(), call_later() and call_at() too, typed by asyncio's loops
+class Scheduler:  # call_soon(), call_at() and the like too, typed by asyncio's loops
     _stopping: bool
     _debug: bool
     _closed: bool
+    _woken: bool
     @property
     def _ready(self) -> list[asyncio.Handle]: ...
     @property

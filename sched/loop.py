@@ -119,16 +119,9 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
             if before == -1 and not self._signal_handlers:  # type: ignore[attr-defined]
                 signal.set_wakeup_fd(-1)
 
-    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
-        # asyncio's own appends to its queue by itself from 3.14 on.
-        self._check_closed()  # type: ignore[attr-defined]
-        if self.get_debug():
-            self._check_callback(callback, "call_soon_threadsafe")  # type: ignore[attr-defined]
-        handle = self._call_soon(callback, args, context)  # type: ignore[attr-defined]
-        if handle._source_traceback:
-            del handle._source_traceback[-1]
-        self._write_to_self()  # type: ignore[attr-defined]
-        return handle
+    def _read_from_self(self) -> None:
+        self._woken = False
+        super()._read_from_self()  # type: ignore[misc]
 
     def remove_signal_handler(self, sig: int) -> bool:
         removed: bool = super().remove_signal_handler(sig)
