@@ -5,9 +5,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --quiet --disable-pip-version-check
 SOURCES := $(wildcard sched/*.[ch] net/*.[ch] net/*/*.[ch] blk/*.[ch] vfs/*.[ch]) libos/_build.py setup.py
+OBJECTS := $(wildcard sched/objects/*.[ch])
 
 FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/*.c))
 FUZZ_SECONDS ?= 60
+BENCH ?= echo
 # What calls into C itself; tests of whole programs start others, that the sanitizers would only slow down.
 SANITIZED := tests/stack tests/net tests/sched tests/test_machine.py tests/wire/test_differential.py
 SANITIZE := -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
@@ -39,7 +41,7 @@ lint: $(VENV)/dev $(VENV)/native ## ruff and mypy
 asan: $(VENV)/test ## the tests with the C half under AddressSanitizer and UBSan
 	rm -rf build/asan && mkdir -p build/asan
 	cp -a libos sched net blk vfs bench tests examples setup.py pyproject.toml README.md LICENSE build/asan/
-	rm -f build/asan/libos/_native*.so
+	rm -f build/asan/libos/_native*.so build/asan/libos/_loop*.so
 	cd build/asan && LIBOS_CFLAGS="$(SANITIZE)" $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
 	cd build/asan && \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
@@ -62,8 +64,8 @@ build/fuzz/%: tests/fuzz/%.c $(wildcard tests/fuzz/*.h) $(SOURCES)
 	clang -std=gnu11 -g -O1 -fno-strict-aliasing -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
 		-I. -o $@ $< $(filter %.c,$(SOURCES)) -ldl
 
-bench: $(VENV)/test $(VENV)/native ## the echo benchmark (root: all of it)
-	$(BIN)/libos bench echo $(BENCH_ARGS)
+bench: $(VENV)/test $(VENV)/native ## the echo benchmark (root: all of it); BENCH=loop, http, start ...: another one
+	$(BIN)/libos bench $(BENCH) $(BENCH_ARGS)
 
 # The stack alone, for programs that drive it (docs/driving.md): what its two headers declare is visible, nothing else.
 STACK := build/libos-stack
@@ -95,7 +97,7 @@ doctor: $(VENV)/native ## what this host offers
 	@$(BIN)/libos doctor
 
 clean: ## remove what was built
-	rm -rf $(VENV) build dist *.egg-info libos/_native*.so libos/_native.c
+	rm -rf $(VENV) build dist *.egg-info libos/_native*.so libos/_native.c libos/_loop*.so
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # --- the environment: a stamp per step, so that the second time costs nothing ---------------------------------------
@@ -111,7 +113,7 @@ $(VENV)/tools: $(VENV)/made pyproject.toml
 	$(PIP) install "setuptools>=77" "cffi>=2.0"
 	@touch $@
 
-$(VENV)/native: $(VENV)/tools $(SOURCES)
+$(VENV)/native: $(VENV)/tools $(SOURCES) $(OBJECTS)
 	$(PIP) install --no-build-isolation --editable .
 	@touch $@
 

@@ -1,5 +1,7 @@
-"""The C half of libos: one cffi API-mode extension, described in ``libos/_build.py``."""
+"""The C half of libos, two extensions: see ``libos/_build.py``."""
+
+import runpy
 
 from setuptools import setup
 
-setup(cffi_modules=["libos/_build.py:ffi"])
+setup(cffi_modules=["libos/_build.py:ffi"], ext_modules=[runpy.run_path("libos/_build.py")["loop_extension"]()])

@@ -13,6 +13,7 @@ A peer that gives a wrong byte, loses a connection, stalls or ends has no row fo
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -109,6 +110,7 @@ def bench_echo(
 def measure(client: Path, peer: Peer, bed: Testbed, case: Case, seconds: float, congestion: str) -> Sample:
     """One server's life and one client's run against it. Raises PeerError when either is not as it should be."""
     warmup = min(0.5, seconds / 2)
+    peer = dataclasses.replace(peer, size=case.size)
     with peer.running(bed, congestion) as server:
         command = [
             *(client, server.address, server.port, case.conns, case.size),

@@ -1,14 +1,16 @@
 """What every ``libos bench NAME`` hands back: one shape, as JSON to keep and as a table to read.
 
 A row's figures are medians over the repetitions, each figure on its own. A ratio is a row's figure divided by the
-reference's in the same case: below 1, the peer needs less than the reference.
+reference's in the same case: below 1, the peer needs less than the reference. Of requests and answers it is the median
+of what each repetition says, for in that the two had their turns close to each other, whatever the machine did before
+and after; so it is not quite the ratio of the medians.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -22,7 +24,9 @@ __all__ = ["REFERENCES", "LeftOut", "Report", "Results", "Row", "Sample", "ratio
 
 R = TypeVar("R", bound="DataclassInstance")
 
-REFERENCES = ("uvloop", "c-epoll", "tap-floor", "tap-floor-spin")
+REFERENCES = ("uvloop", "c-epoll", "tap-floor")
+# Peers that do something of their own are compared with a reference that does the same, where there is one.
+_COUNTERPARTS = (("uvloop", "-streams"), ("tap-floor", "-spin"))
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,19 @@ class Sample:
     client_ns: int
     server_ns: int
 
+    @property
+    def cpu_us(self) -> float:
+        return self.server_ns / self.requests / 1e3
+
+    @property
+    def total_cpu_us(self) -> float:
+        return (self.server_ns + self.client_ns) / self.requests / 1e3
+
 
 @dataclass(frozen=True)
 class Row:
-    """rate in requests a second; cpu_us of the server, total_cpu_us of server and client together, per request."""
+    """rate in requests a second; cpu_us of the server, total_cpu_us of server and client together, per request.
+    ``samples`` are what the medians are of, in the order of the repetitions."""
 
     case: str
     peer: str
@@ -50,6 +63,7 @@ class Row:
     p99_us: float
     cpu_us: float
     total_cpu_us: float
+    samples: tuple[Sample, ...]
 
     @classmethod
     def of(cls, case: str, peer: str, conns: int, size: int, samples: Sequence[Sample]) -> Row:
@@ -66,9 +80,15 @@ class Row:
             rate=median(*(s.requests / s.seconds for s in samples)),
             p50_us=median(*(s.p50_ns / 1e3 for s in samples)),
             p99_us=median(*(s.p99_ns / 1e3 for s in samples)),
-            cpu_us=median(*(s.server_ns / s.requests / 1e3 for s in samples)),
-            total_cpu_us=median(*((s.server_ns + s.client_ns) / s.requests / 1e3 for s in samples)),
+            cpu_us=median(*(s.cpu_us for s in samples)),
+            total_cpu_us=median(*(s.total_cpu_us for s in samples)),
+            samples=tuple(samples),
         )
+
+    def to(self, other: Row, figure: Callable[[Sample], float]) -> float:
+        """``figure`` of this peer divided by the other's: the median of the repetitions."""
+        pairs = zip(self.samples, other.samples, strict=True)
+        return round(statistics.median(figure(ours) / figure(theirs) for ours, theirs in pairs), 3)
 
 
 @dataclass(frozen=True)
@@ -109,18 +129,26 @@ class Results(Generic[R]):
         )
 
 
+def counterpart(reference: str, peer: str) -> str:
+    """Whom ``peer`` is compared with under the heading ``reference``: a program of streams with uvloop's streams."""
+    return next((r + kind for r, kind in _COUNTERPARTS if r == reference and peer.endswith(kind)), reference)
+
+
 class Report(Results[Row]):
     """Requests and answers: ``libos bench echo`` and its kin."""
 
     def ratios(self) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-        """case -> peer -> "total_cpu" or "p50" -> reference -> the peer's figure divided by the reference's."""
+        """case -> peer -> "server_cpu", "total_cpu" or "p50" -> reference (by its full name) -> the peer's figure
+        divided by the reference's."""
         found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
         for case, rows in self.cases().items():
             for row in rows.values():
-                others = {name: rows[name] for name in REFERENCES if name in rows and name != row.peer}
+                names = [name for name in (counterpart(r, row.peer) for r in REFERENCES) if name != row.peer]
+                others = {name: rows[name] for name in names if name in rows}
                 found.setdefault(case, {})[row.peer] = {
-                    "total_cpu": {name: round(row.total_cpu_us / o.total_cpu_us, 3) for name, o in others.items()},
-                    "p50": {name: round(row.p50_us / o.p50_us, 3) for name, o in others.items()},
+                    "server_cpu": {name: row.to(other, lambda s: s.cpu_us) for name, other in others.items()},
+                    "total_cpu": {name: row.to(other, lambda s: s.total_cpu_us) for name, other in others.items()},
+                    "p50": {name: row.to(other, lambda s: s.p50_ns) for name, other in others.items()},
                 }
         return found
 
@@ -137,7 +165,7 @@ def rows_table(report: Report) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)  # fits 80 columns
     table.add_column("case", no_wrap=True)
     table.add_column("peer", no_wrap=True)
-    for heading in ("requests/s", "p50 µs", "p99 µs", "CPU µs", "total"):
+    for heading in ("req/s", "p50 µs", "p99 µs", "CPU µs", "total"):
         table.add_column(heading, justify="right", no_wrap=True)
     for case, rows in report.cases().items():
         for i, row in enumerate(rows.values()):
@@ -155,21 +183,24 @@ def rows_table(report: Report) -> Table:
 
 
 def ratios_table(report: Report) -> Table | None:
-    """Total CPU and p50 of each peer to each reference; None when no reference was measured."""
-    references = [name for name in REFERENCES if any(name in rows for rows in report.cases().values())]
-    if not references or len({row.peer for row in report.rows}) < 2:
+    """Each peer's figures to each reference's; None when no reference was measured."""
+    measured = {row.peer for row in report.rows}
+    references = [name for name in REFERENCES if any(counterpart(name, peer) in measured for peer in measured)]
+    if not references or len(measured) < 2:
         return None
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)  # fits 80 columns
     table.add_column("case", no_wrap=True)
     table.add_column("peer", no_wrap=True)
+    figures = dict.fromkeys(references, ("total_cpu", "p50")) | {"uvloop": ("server_cpu", "total_cpu", "p50")}
     for name in references:
-        table.add_column(name.replace("-spin", "\n-spin"), justify="right", no_wrap=True)
+        words = " ".join(figure.removesuffix("_cpu") for figure in figures[name])
+        table.add_column(f"{name}\n{words}", justify="right", no_wrap=True)
     for case, peers in report.ratios().items():
-        for i, (peer, figures) in enumerate(peers.items()):
-            cells = (
-                f"{figures['total_cpu'][name]:.2f}, {figures['p50'][name]:.2f}" if name in figures["p50"] else "-"
-                for name in references
-            )
+        for i, (peer, found) in enumerate(peers.items()):
+            cells = []
+            for name in references:
+                other = counterpart(name, peer)
+                cells.append(" ".join(f"{found[f][other]:.2f}" for f in figures[name] if other in found[f]) or "-")
             table.add_row(case if i == 0 else "", peer, *cells)
         table.add_section()
     return table

@@ -53,7 +53,7 @@ def _stacks(left_out: list[LeftOut]) -> dict[str, Path]:
     """The programs that can be had here."""
     found: dict[str, Path] = {}
     net, sched = (Path(str(module.__file__)).resolve().parent for module in (libos.net, libos.sched))
-    sources = sorted([*net.rglob("*.c"), *sched.rglob("*.c")])
+    sources = sorted([*net.rglob("*.c"), *sched.glob("*.c")])
     if sources:
         found["libos"] = build("segment_libos", ("-fno-strict-aliasing", "-w", f"-I{net.parent}", "-ldl"), sources)
     else:

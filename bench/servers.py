@@ -25,10 +25,11 @@ __all__ = ["PEERS", "Peer", "PeerError", "Role", "Running", "why_not"]
 _START_LIMIT = 15.0  # seconds until a server must have announced its port
 _SYS_IO_URING_SETUP = 425  # the same number on every architecture
 _IO_URING_PARAMS = 120  # sizeof(struct io_uring_params)
+_PACKAGES = MappingProxyType({"aiohttp": ("aiohttp",), "uvicorn": ("uvicorn", "httptools")})  # by role
 _SPIN_US = 1_000_000  # spinning peers: longer than any pause between requests
 
 
-Role = Literal["echo", "sink", "source"]
+Role = Literal["echo", "sink", "source", "streams", "aiohttp", "uvicorn"]
 
 
 class PeerError(Exception):
@@ -45,6 +46,7 @@ class Peer:
     what: str  # program "c": its source; "python": its --loop
     spin: bool = False
     role: Role = "echo"
+    size: int = 1  # role "streams": bytes of a message
 
     def command(self, bed: Testbed, congestion: str) -> list[str]:
         """How to start it: a program announces {"port": N} when connections are welcome."""
@@ -56,8 +58,8 @@ class Peer:
         if self.program == "c":
             return [str(build("stream_epoll")), bed.address, cpu, congestion, self.role]
         # -P: where this is started from is no place to import from.
-        command = [sys.executable, "-P", "-m", "libos.bench.echo_server", "--loop", self.what, "--cpu", cpu]
-        command += ["--role", self.role]
+        command = [sys.executable, "-P", "-m", "libos.bench.program", "--loop", self.what, "--cpu", cpu]
+        command += ["--role", self.role, "--size", str(self.size)]
         if self.wire == "kernel":
             return [*command, "--address", bed.address, "--congestion", congestion]
         interface = f"{TAP_SERVER}/{TAP_PREFIX}"
@@ -117,6 +119,11 @@ PEERS: Mapping[str, Peer] = MappingProxyType(
             Peer("libos-tap-spin", "python", "tap", "libos-tap", spin=True),
             Peer("tap-floor", "c", "tap", "tap_floor"),
             Peer("tap-floor-spin", "c", "tap", "tap_floor", spin=True),
+            Peer("asyncio-streams", "python", "kernel", "asyncio", role="streams"),
+            Peer("uvloop-streams", "python", "kernel", "uvloop", role="streams"),
+            Peer("libos-host-streams", "python", "kernel", "libos-host", role="streams"),
+            Peer("libos-host-epoll-streams", "python", "kernel", "libos-host-epoll", role="streams"),
+            Peer("libos-tap-streams", "python", "tap", "libos-tap", role="streams"),
         )
     }
 )
@@ -139,6 +146,9 @@ def why_not(peer: Peer, bed: Testbed) -> str | None:
         return f"io_uring is refused here: {refused}"
     if peer.what == "uvloop" and importlib.util.find_spec("uvloop") is None:
         return "uvloop is not installed: pip install 'libos[uvloop]'"
+    for package in _PACKAGES.get(peer.role, ()):
+        if importlib.util.find_spec(package) is None:
+            return f"{package} is not installed: pip install {' '.join(_PACKAGES[peer.role])}"
     return None
 
 

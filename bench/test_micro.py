@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from libos.bench.echo_server import new_loop
+from libos.bench.loop_cases import CASES, LoopCase
+from libos.bench.loops import new_loop
 from libos.clock import MonotonicClock
 from libos.errors import HostError
 
-N = 500  # callbacks, timers, tasks a round: figures are for so many
 READY = 200  # descriptors a round: a reactor's turn takes them all
 
 
@@ -79,45 +79,11 @@ def test_readable_descriptors(benchmark: BenchmarkFixture, loop: asyncio.Abstrac
     assert left == 0
 
 
-@pytest.mark.benchmark(group="call_soon: N callbacks")
-def test_callbacks(benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop) -> None:
-    def run() -> None:
-        for _ in range(N):
-            loop.call_soon(int)
-        loop.call_soon(loop.stop)
-        loop.run_forever()
-
-    benchmark(run)
-
-
-@pytest.mark.benchmark(group="call_later and cancel: N timers, as timeouts that never strike")
-def test_timers_cancelled(benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop) -> None:
-    def run() -> None:
-        for timer in [loop.call_later(60 + i / N, int) for i in range(N)]:
-            timer.cancel()
-        loop.call_soon(loop.stop)
-        loop.run_forever()
-
-    benchmark(run)
-
-
-@pytest.mark.benchmark(group="call_later: N timers that are due")
-def test_timers_due(benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop) -> None:
-    def run() -> None:
-        for _ in range(N):
-            loop.call_later(0, int)
-        loop.call_later(1e-9, loop.stop)
-        loop.run_forever()
-
-    benchmark(run)
-
-
-@pytest.mark.benchmark(group="tasks: N that yield once")
-def test_tasks(benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop) -> None:
-    async def main() -> None:
-        await asyncio.gather(*(asyncio.sleep(0) for _ in range(N)))
-
-    benchmark(lambda: loop.run_until_complete(main()))
+@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+def test_loop(benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop, case: LoopCase) -> None:
+    """What ``libos bench loop`` measures."""
+    benchmark.group = f"{case.name}: {case.what}, {case.count:,} times"
+    benchmark(case.prepare(loop))
 
 
 @pytest.mark.benchmark(group="one wait with READY descriptors ready, a callable each")

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
-from libos.bench.echo_server import new_loop
+from libos.bench.loops import new_loop
 
 __all__ = ["Receiver", "Seen", "Sender", "main"]
 

@@ -2,10 +2,10 @@
 
 The names that a program needs, loaded when they are first used (``import libos`` alone costs nothing):
 
-- ``run(main, *, net="host", debug=None, **settings)``, ``new_event_loop(net)``, ``EventLoopPolicy``, ``install()``: a
-  asyncio loop on io_uring, or asyncio on a TCP/IP of its own. uvloop's names, plus ``net``.
+- ``run(main, *, net="host", debug=None, **settings)``, ``new_event_loop(net)``, ``Loop``, ``EventLoopPolicy``,
+  ``install()``: an asyncio loop on io_uring, or asyncio on a TCP/IP of its own. uvloop's names, plus ``net``.
 - ``Machine``, ``MachineConfig``, ``configure``: a machine to hold in one's hands.
-- ``LibosError``, ``ConfigError``, ``HostError``, ``WorldError``: what goes wrong, by whose fault it is.
+- ``LibosError``, ``ConfigError``, ``HostError``, ``WorldError``, ``ForkError``: what goes wrong, by whose fault it is.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from libos.config import MachineConfig, configure
-    from libos.errors import ConfigError, HostError, LibosError, WorldError
+    from libos.errors import ConfigError, ForkError, HostError, LibosError, WorldError
     from libos.machine import Machine
+    from libos.machine import MachineLoop as Loop
     from libos.policy import EventLoopPolicy, install, new_event_loop, run
 
 __all__ = [
     "ConfigError",
     "EventLoopPolicy",
+    "ForkError",
     "HostError",
     "LibosError",
+    "Loop",
     "Machine",
     "MachineConfig",
     "WorldError",
@@ -43,7 +46,9 @@ def __getattr__(name: str) -> object:
             home = "config"
         case "Machine":
             home = "machine"
-        case "ConfigError" | "HostError" | "LibosError" | "WorldError":
+        case "Loop":
+            home, name = "machine", "MachineLoop"
+        case "ConfigError" | "ForkError" | "HostError" | "LibosError" | "WorldError":
             home = "errors"
         case "__version__":
             import importlib.metadata

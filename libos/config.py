@@ -1,28 +1,26 @@
-"""What a machine is to be: one frozen struct, from ``machine.toml``, the command line or keyword arguments.
+"""What a machine is to be: one frozen record, from ``machine.toml``, the command line or keyword arguments.
 
 :func:`configure` lays sources over one another (the later wins) and is the only door: it knows every key, converts
 each value on its own, and raises :class:`~libos.errors.ConfigError` with the source, the key, the value and what is
 allowed. What it returns needs no further checks. Keys are the same everywhere; ``spin-us`` and ``spin_us`` are one.
 
 Value types parse themselves (``parse(text)``, raising ValueError) and stay plain ``str``, ``int`` or small frozen
-records, so that the rest of libos need not know this module.
+records, so that the rest of libos need not know this module. Every program that says ``libos.run()`` waits for this
+module to be imported: what not all of them need is imported where it is needed.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
-
-import msgspec
-from msgspec import Meta
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from libos.errors import ConfigError
 from libos.net.link.impairment import Impairment
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "Address",
@@ -45,6 +43,8 @@ class Address(str):
 
     @classmethod
     def parse(cls, text: str) -> Address:
+        import ipaddress
+
         if "%" in text:  # a machine has one link
             raise ValueError("no scope is needed")
         return cls(ipaddress.ip_address(text))
@@ -64,6 +64,8 @@ class Interface(str):
 
     @classmethod
     def parse(cls, text: str) -> Interface:
+        import ipaddress
+
         if text in ("dhcp", "auto"):
             return cls(text)
         address, slash, prefix = text.partition("/")
@@ -121,8 +123,7 @@ class Size(int):
         return cls(int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2].upper()])
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(NamedTuple):
     """A host port that leads to a port of the machine. ``address`` None: the loopback, 127.0.0.1 and ::1."""
 
     address: str | None
@@ -133,6 +134,8 @@ class Publish:
     @classmethod
     def parse(cls, text: str) -> Publish:
         """``[ADDR:]HOST:GUEST[/tcp|/udp]``; an IPv6 ADDR stands in brackets."""
+        import ipaddress
+
         match = re.fullmatch(r"(?:(\[[0-9a-fA-F:.]+\]|[\d.]+):)?(\d{1,5}):(\d{1,5})(?:/(tcp|udp))?", text)
         if match is None:
             raise ValueError("not [ADDR:]HOST:GUEST")
@@ -202,53 +205,35 @@ def _number(text: str, units: Mapping[str, int], limit: int = 2**63) -> int:
     return number
 
 
-class MachineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The keys of ``machine.toml``. Each description is what the error message says is allowed."""
+class MachineConfig(NamedTuple):
+    """The keys of ``machine.toml``; ``_KEYS`` says of each what is allowed."""
 
-    net: Annotated[Literal["host", "user", "tap"], Meta(description="host, user or tap")] = "user"
-    publish: Annotated[
-        tuple[Publish, ...], Meta(description="[ADDR:]HOST:GUEST[/tcp|/udp] with ports up to 65535")
-    ] = ()
-    ip: Annotated[
-        tuple[Interface, ...],
-        Meta(description="ADDR/PREFIX, as 10.0.0.2/24 or fd00::2/64; in world tap also dhcp, auto"),
-    ] = ()
-    gateway: Annotated[tuple[Address, ...], Meta(description="an IPv4 or IPv6 address, at most one of each")] = ()
-    dns: Annotated[tuple[Address, ...], Meta(description="IPv4 or IPv6 addresses of name servers")] = ()
-    search: Annotated[tuple[Domain, ...], Meta(description="domains, as example.org")] = ()
-    ndots: Annotated[
-        int, Meta(ge=0, le=15, description="0 to 15 (dots from which on a name is tried as it is first)")
-    ] = 1
-    hosts: Annotated[
-        HostTable, Meta(description="a table of names, each with an address or a list of them, or NAME=ADDR[,ADDR]")
-    ] = HostTable()
-    hosts_file: Annotated[str, Meta(description="the name of a file as /etc/hosts")] = ""
-    mtu: Annotated[Annotated[int, Meta(ge=1280, le=65520)] | None, Meta(description="1280 to 65520 (bytes)")] = (
-        None  # the world's
-    )
-    tap: Annotated[str, Meta(description="a name of 1 to 15 letters, digits, '-', '_' or '.'")] = ""
-    spin_us: Annotated[int, Meta(ge=0, le=1_000_000, description="0 to 1000000 (microseconds)")] = 0
-    reactor: Annotated[Literal["auto", "io_uring", "epoll"], Meta(description="auto, io_uring or epoll")] = "auto"
-    pcap: Annotated[str, Meta(description="the name of a file to write")] = ""
-    impair: Annotated[
-        Impairment | None,
-        Meta(description=IMPAIRMENT),
-    ] = None
-    memory: Annotated[Size, Meta(description="bytes, or a number with K, M or G; at least 16M")] = Size(256 << 20)
-    sockets: Annotated[int, Meta(ge=16, le=1 << 20, description="16 to 1048576")] = 65536
-    rcvbuf: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(128 << 10)
-    sndbuf: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(256 << 10)
-    rcvbuf_max: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(16 << 20)
-    sndbuf_max: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 4K to 64M")] = Size(16 << 20)
-    notsent_lowat: Annotated[Size, Meta(description="bytes, or a number with K, M or G; 0: no limit; up to 64M")] = (
-        Size(0)
-    )
-    mtu_probing: Annotated[Literal[0, 1, 2], Meta(description="0 off, 1 where a path is smaller, 2 always")] = 1
-    congestion: Annotated[Literal["cubic", "reno"], Meta(description="cubic or reno")] = "cubic"
-    ecn: Annotated[
-        int, Meta(ge=0, le=2, description="0 (off), 1 (asked for) or 2 (only where the peer asks), as net.ipv4.tcp_ecn")
-    ] = 2
-    seed: Annotated[int | None, Meta(description="a number; the same one makes the same choices")] = None
+    net: Literal["host", "user", "tap", "pair"] = "user"
+    publish: tuple[Publish, ...] = ()
+    ip: tuple[Interface, ...] = ()
+    gateway: tuple[Address, ...] = ()
+    dns: tuple[Address, ...] = ()
+    search: tuple[Domain, ...] = ()
+    ndots: int = 1
+    hosts: HostTable = HostTable()
+    hosts_file: str = ""
+    mtu: int | None = None  # the world's
+    tap: str = ""
+    spin_us: int = 0
+    reactor: Literal["auto", "io_uring", "epoll"] = "auto"
+    pcap: str = ""
+    impair: Impairment | None = None
+    memory: Size = Size(256 << 20)
+    sockets: int = 65536
+    rcvbuf: Size = Size(128 << 10)
+    sndbuf: Size = Size(256 << 10)
+    rcvbuf_max: Size = Size(16 << 20)
+    sndbuf_max: Size = Size(16 << 20)
+    notsent_lowat: Size = Size(0)
+    mtu_probing: Literal[0, 1, 2] = 1
+    congestion: Literal["cubic", "reno"] = "cubic"
+    ecn: int = 2
+    seed: int | None = None
 
 
 class Source(NamedTuple):
@@ -267,6 +252,7 @@ class Source(NamedTuple):
 def read_toml(path: str | Path) -> Source:
     """The settings in a TOML file."""
     import tomllib  # most runs have none
+    from pathlib import Path
 
     try:
         settings = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -279,80 +265,123 @@ def read_toml(path: str | Path) -> Source:
 
 def configure(*sources: Source, **settings: object) -> MachineConfig:
     """Lay ``sources``, then ``settings``, over the defaults. Raises ConfigError."""
-    hints = get_type_hints(MachineConfig, include_extras=True)
     values: dict[str, Any] = {}
     for source in (*sources, Source(settings)):
         for key, value in source.settings.items():
             name = key.replace("-", "_")
-            if name not in hints:
-                raise ConfigError(_unknown(source, key, value, list(hints)))
-            values[name] = _convert(source, name, value, hints[name])
+            if name not in _KEYS:
+                raise ConfigError(_unknown(source, key, value, list(_KEYS)))
+            values[name] = _KEYS[name].convert(source, name, value)
     return MachineConfig(**values)
 
 
-# Keys whose values parse themselves; msgspec converts the others. Those in _SEVERAL may be given more than once.
-_PARSERS: Mapping[str, Callable[[Any], object]] = MappingProxyType(
+class _Key(NamedTuple):
+    """What one key takes: ``allowed`` is what the error message says of it, ``parse`` makes the value (and raises
+    ValueError or TypeError), ``fits`` says what its type cannot. ``several``: it may be given more than once."""
+
+    allowed: str
+    parse: Callable[[Any], object]
+    fits: Callable[[Any], object] = lambda value: True
+    several: bool = False
+    optional: bool = False  # None is a value
+
+    def convert(self, source: Source, key: str, value: Any) -> object:
+        given, many = value, type(value) in (list, tuple)  # not what is a tuple of a kind of its own
+        try:
+            if self.several:
+                converted: Any = []
+                for given in value if many else (value,):
+                    converted.append(self._parsed(given))
+                converted, given = tuple(converted), value
+            elif value is None and self.optional:
+                return None
+            else:
+                converted = self._parsed(value)
+            if not self.fits(converted):
+                raise ValueError
+        except (ValueError, TypeError, AttributeError) as error:
+            why = f"{error}; " if key == "impair" and isinstance(error, ValueError) else ""
+            given = ", ".join(map(str, value)) if many and given is value else given
+            raise ConfigError(f"{source.show(key, given)}: {why}allowed: {self.allowed}") from None
+        return converted
+
+    def _parsed(self, value: object) -> object:
+        """What it makes may be given as it is."""
+        made = Impairment if self.parse is parse_impairment else getattr(self.parse, "__self__", ())
+        return value if isinstance(value, made) else self.parse(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError
+    return int(value)
+
+
+def _one_of(*words: str) -> _Key:
+    return _Key(f"{', '.join(words[:-1])} or {words[-1]}", _text, lambda value: value in words)
+
+
+def _size(limits: str, least: int, most: int) -> _Key:
+    return _Key(f"bytes, or a number with K, M or G; {limits}", Size.parse, lambda size: least <= size <= most)
+
+
+def _file(what: str) -> _Key:
+    return _Key(what, _text, lambda name: name and "\0" not in name)
+
+
+_KEYS: Mapping[str, _Key] = MappingProxyType(
     {
-        "publish": Publish.parse,
-        "ip": Interface.parse,
-        "gateway": Address.parse,
-        "dns": Address.parse,
-        "search": Domain.parse,
-        "hosts": HostTable.parse,
-        "impair": parse_impairment,
-        "memory": Size.parse,
-        "rcvbuf": Size.parse,
-        "sndbuf": Size.parse,
-        "rcvbuf_max": Size.parse,
-        "sndbuf_max": Size.parse,
-        "notsent_lowat": Size.parse,
+        "net": _one_of("host", "user", "tap", "pair")._replace(allowed="host, user or tap (or pair: see Machine.pair)"),
+        "publish": _Key("[ADDR:]HOST:GUEST[/tcp|/udp] with ports up to 65535", Publish.parse, several=True),
+        "ip": _Key(
+            "ADDR/PREFIX, as 10.0.0.2/24 or fd00::2/64; in world tap also dhcp, auto", Interface.parse, several=True
+        ),
+        "gateway": _Key(
+            "an IPv4 or IPv6 address, at most one of each",
+            Address.parse,
+            lambda addresses: len({":" in address for address in addresses}) == len(addresses),
+            several=True,
+        ),
+        "dns": _Key("IPv4 or IPv6 addresses of name servers", Address.parse, several=True),
+        "search": _Key("domains, as example.org", Domain.parse, several=True),
+        "ndots": _Key(
+            "0 to 15 (dots from which on a name is tried as it is first)", _whole, lambda dots: 0 <= dots <= 15
+        ),
+        "hosts": _Key("a table of names, each with an address or a list of them, or NAME=ADDR[,ADDR]", HostTable.parse),
+        "hosts_file": _file("the name of a file as /etc/hosts"),
+        "mtu": _Key("1280 to 65520 (bytes)", _whole, lambda mtu: 1280 <= mtu <= 65520, optional=True),
+        "tap": _Key(
+            "a name of 1 to 15 letters, digits, '-', '_' or '.'",
+            _text,
+            lambda name: re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", name),
+        ),
+        "spin_us": _Key("0 to 1000000 (microseconds)", _whole, lambda us: 0 <= us <= 1_000_000),
+        "reactor": _one_of("auto", "io_uring", "epoll"),
+        "pcap": _file("the name of a file to write"),
+        "impair": _Key(IMPAIRMENT, parse_impairment, optional=True),
+        "memory": _size("at least 16M", 16 << 20, (1 << 48) - 1),  # a TAP alone keeps 4 MiB ready to receive into
+        "sockets": _Key("16 to 1048576", _whole, lambda sockets: 16 <= sockets <= 1 << 20),
+        "rcvbuf": _size("4K to 64M", 4 << 10, 64 << 20),
+        "sndbuf": _size("4K to 64M", 4 << 10, 64 << 20),
+        "rcvbuf_max": _size("4K to 64M", 4 << 10, 64 << 20),
+        "sndbuf_max": _size("4K to 64M", 4 << 10, 64 << 20),
+        "notsent_lowat": _size("0: no limit; up to 64M", 0, 64 << 20),
+        "mtu_probing": _Key("0 off, 1 where a path is smaller, 2 always", _whole, lambda mode: 0 <= mode <= 2),
+        "congestion": _one_of("cubic", "reno"),
+        "ecn": _Key(
+            "0 (off), 1 (asked for) or 2 (only where the peer asks), as net.ipv4.tcp_ecn",
+            _whole,
+            lambda mode: 0 <= mode <= 2,
+        ),
+        "seed": _Key("a number; the same one makes the same choices", _whole, lambda seed: seed >= 0, optional=True),
     }
 )
-_SEVERAL = frozenset({"publish", "ip", "gateway", "dns", "search"})
-
-# What a type cannot say.
-_LIMITS: Mapping[str, Callable[[Any], object]] = MappingProxyType(
-    {
-        "gateway": lambda addresses: len({":" in address for address in addresses}) == len(addresses),
-        "tap": lambda name: re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", name),
-        "pcap": lambda name: name and "\0" not in name,
-        "hosts_file": lambda name: name and "\0" not in name,
-        "memory": lambda size: 16 << 20 <= size < 1 << 48,  # a TAP alone keeps 4 MiB ready to receive into
-        "rcvbuf": lambda size: 4 << 10 <= size <= 64 << 20,
-        "sndbuf": lambda size: 4 << 10 <= size <= 64 << 20,
-        "rcvbuf_max": lambda size: 4 << 10 <= size <= 64 << 20,
-        "sndbuf_max": lambda size: 4 << 10 <= size <= 64 << 20,
-        "notsent_lowat": lambda size: size <= 64 << 20,
-        "seed": lambda seed: seed is None or seed >= 0,
-    }
-)
-
-
-def _convert(source: Source, key: str, value: Any, hint: Any) -> object:
-    parse = _PARSERS.get(key)
-    given = value
-    try:
-        if key in _SEVERAL:
-            converted: Any = []
-            for given in value if isinstance(value, list | tuple) else (value,):
-                converted.append(_parse(parse, given))
-            converted, given = tuple(converted), value
-        elif parse is not None:
-            converted = value if value is None else _parse(parse, value)
-        else:
-            converted = msgspec.convert(value, hint, strict=False)
-        if not _LIMITS.get(key, lambda _: True)(converted):
-            raise ValueError
-    except (ValueError, TypeError, AttributeError) as error:  # msgspec.ValidationError is a ValueError
-        why = f"{error}; " if key == "impair" and isinstance(error, ValueError) else ""
-        given = ", ".join(map(str, given)) if isinstance(given, list | tuple) else given
-        raise ConfigError(f"{source.show(key, given)}: {why}allowed: {hint.__metadata__[0].description}") from None
-    return converted
-
-
-def _parse(parse: Any, value: object) -> object:
-    done = Impairment if parse is parse_impairment else parse.__self__  # what it makes, which may be given as it is
-    return value if isinstance(value, done) else parse(value)
 
 
 def _unknown(source: Source, key: str, value: object, known: list[str]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 
-__all__ = ["AddressError", "ConfigError", "HostError", "LibosError", "WorldError", "check", "os_error"]
+__all__ = ["AddressError", "ConfigError", "ForkError", "HostError", "LibosError", "WorldError", "check", "os_error"]
 
 
 class LibosError(Exception):
@@ -34,6 +34,15 @@ class WorldError(LibosError, RuntimeError):
     """The program asked for something that its world cannot give."""
 
 
+class ForkError(LibosError, RuntimeError):
+    """A forked process used the loop or the machine of the process that it was forked from."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this loop belongs to the process that this one was forked from: make a new one here (libos.run does)"
+        )
+
+
 def os_error(code: int, *detail: object) -> OSError:
     """The builtin exception for ``code`` (a positive errno); ``detail`` is appended to its message."""
     text = os.strerror(code)
@@ -48,4 +57,6 @@ def check(rc: int, *detail: object) -> int:
         return rc
     if rc == -errno.EAGAIN:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    if rc == -errno.ESTALE:  # what a reactor answers in a forked process, and nothing else here
+        raise ForkError
     raise os_error(-rc, *detail)

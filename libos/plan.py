@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any, NamedTuple
 
 from libos.config import MachineConfig
@@ -24,6 +23,12 @@ class Plan(NamedTuple):
         """Fill what ``config`` leaves open: addresses by world, then in each subnet .2 the gateway and .3 the DNS."""
         if config.net == "host":
             return cls((), (), (), ())
+        import ipaddress  # the other worlds' programs can wait for it
+
+        if config.net == "pair":  # the other end has a plan of its own
+            if asked := [each for each in config.ip if not each.static]:
+                raise ConfigError(f"ip {asked[0]}: allowed: in world tap (in world pair there is nobody to ask)")
+            return cls(config.ip, config.gateway, (), config.dns)
         subnet = "10.0.2.{}/24", "fd00:6c69:626f:73::{}/64"
         if config.net == "tap":
             subnet = "10.0.3.{}/24", "fd00:6c69:626f:74::{}/64"

@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from libos.clock import MonotonicClock
@@ -178,7 +178,7 @@ def _impairment(key: str, text: str) -> Impairment:
         how = parse_impairment(text)
     except ValueError as error:
         raise ConfigError(f"--{key.replace('_', '-')} {text}: {error}; allowed: {IMPAIRMENT}") from None
-    return how if "queue=" in text else replace(how, queue=QUEUE)
+    return how if "queue=" in text else how._replace(queue=QUEUE)
 
 
 def _number(key: str, text: str, low: int, high: int, kind: Callable[[str], Any] = int) -> Any:
@@ -269,7 +269,7 @@ def _report(wire: TapWire, seed: int, seconds: float) -> dict[str, Any]:
         },
         "wire": {"a": str(plan.a), "b": str(plan.b), "mtu": plan.mtu, "whole_segments": wire.whole, "seed": seed},
         "seconds": round(seconds, 3),
-        "rows": [{"direction": way, "impairment": asdict(how), **counts} for way, how, counts in ways],
+        "rows": [{"direction": way, "impairment": how._asdict(), **counts} for way, how, counts in ways],
     }
 
 

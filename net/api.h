@@ -13,6 +13,7 @@
 
 struct reactor; /* sched/api.h */
 struct poller;
+struct stream_ops; /* sched/stream.h */
 struct stack;
 struct link;
 struct sock_name;
@@ -300,6 +301,7 @@ int64_t sock_recv(struct stack *s, int64_t id, uint8_t *buf, size_t cap);
  * sock_urgent: bytes to be read up to its end, not all of which need be here yet; 0: none is pending. */
 int64_t sock_send_urgent(struct stack *s, int64_t id, const uint8_t *data, size_t len);
 int64_t sock_urgent(struct stack *s, int64_t id);
+const struct stream_ops *stack_stream_ops(void); /* sched/stream.h: these two, and how much is readable */
 int sock_shutdown(struct stack *s, int64_t id); /* FIN after what is queued; reading goes on */
 /* UDP. recvfrom: the datagram's length (cut to cap), -EAGAIN; `to` (may be NULL) is where it was sent to. sendto: name
  * NULL on a connected socket; `from` (may be NULL) the source to use on an any-destination stack. */

@@ -14,10 +14,10 @@ import ssl as ssl_module
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from libos.net.endpoint import start_endpoint
 from libos.net.names.addrinfo import AddrInfo
 from libos.net.race import race
 from libos.net.sockets import StackSocket
+from libos.sched.endpoint import start_endpoint
 
 if TYPE_CHECKING:
     from libos.net.network import StackNetwork

@@ -11,15 +11,17 @@ import asyncio
 import collections
 import errno
 import socket
+from asyncio import transports
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from libos._native import ffi, lib
 from libos.errors import os_error
 from libos.net.connect import ProtocolFactory, check_socket
-from libos.net.endpoint import EndpointTransport, start_endpoint
+from libos.net.endpoint import NetworkEndpoint
 from libos.net.sockaddr import Address
 from libos.net.sockets import EV_ERROR, EV_GONE, EV_READ, EV_WRITE, StackSocket
+from libos.sched.endpoint import Endpoint, start_endpoint
 
 if TYPE_CHECKING:
     from libos.net.network import StackNetwork
@@ -34,10 +36,21 @@ _sock_recvfrom = lib.sock_recvfrom
 _sock_sendto = lib.sock_sendto
 
 
-class StackDatagramTransport(EndpointTransport, asyncio.DatagramTransport):
+class StackDatagramTransport(NetworkEndpoint, Endpoint, transports._FlowControlMixin, asyncio.DatagramTransport):
     """A UDP endpoint; ``address`` is the one it is connected to, if any."""
 
-    __slots__ = ("_address", "_family", "_from", "_names", "_queue", "_queued", "_rx", "_rx_bytes", "_rx_size")
+    __slots__ = (
+        "__weakref__", "_address", "_closing", "_conn_lost", "_context", "_end", "_ends", "_eof_received", "_family",
+        "_from", "_handle", "_id", "_names", "_network", "_paused", "_protocol", "_queue", "_queued", "_rx",
+        "_rx_bytes", "_rx_size", "_want",
+    )  # fmt: skip
+
+    # asyncio's, which type checkers do not know of
+    _protocol_paused: bool
+    if TYPE_CHECKING:
+
+        def _maybe_pause_protocol(self) -> None: ...
+        def _maybe_resume_protocol(self) -> None: ...
 
     def __init__(
         self,
@@ -48,6 +61,11 @@ class StackDatagramTransport(EndpointTransport, asyncio.DatagramTransport):
         address: Address | None = None,
         waiter: asyncio.Future[None] | None = None,
     ) -> None:
+        self._end = None  # for __del__
+        transports._FlowControlMixin.__init__(self, {}, loop)
+        self._know(network, sock)
+        self._handle = network.handle
+        self._id = sock.id
         self._address = address
         self._family = int(sock.family)
         self._names = network.names
@@ -57,11 +75,8 @@ class StackDatagramTransport(EndpointTransport, asyncio.DatagramTransport):
         self._rx_size = len(network.rx_bytes)
         self._queue: collections.deque[tuple[bytes, Any]] = collections.deque()
         self._queued = 0
-        super().__init__(loop, network, sock, protocol, None)
-        self._begin(waiter)
-
-    def _sink(self) -> Callable[[int], object]:
-        return self._ready
+        self._begin(sock, protocol, self._ready)
+        self._announce(waiter)
 
     def _ready(self, mask: int) -> None:
         mask &= self._want
@@ -149,6 +164,9 @@ class StackDatagramTransport(EndpointTransport, asyncio.DatagramTransport):
     def _drop_queue(self) -> None:
         self._queue.clear()
         self._queued = 0
+
+    def _before_the_end(self) -> None:
+        self.get_extra_info("socket")  # it shows a closed one from now on, as asyncio's do
 
 
 async def create_datagram_endpoint(

@@ -30,6 +30,7 @@ from libos.net.sockaddr import Address, Names, is_numeric
 from libos.net.sockets import EV_GONE, EV_READ, EV_REQUEST, EV_WRITE, StackSocket
 from libos.net.stack import pack_address, unpack_address
 from libos.net.transport import StackTransport
+from libos.sched.reactor import address
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -41,7 +42,7 @@ __all__ = ["StackNetwork"]
 
 T = TypeVar("T")
 
-RX_SIZE = 256 * 1024
+RX_SIZE = 65536  # of datagrams
 POLLER_SHIFT = 40  # of a token: its poller above, its socket's id below
 
 
@@ -53,6 +54,8 @@ class StackNetwork:
         self.reactor = reactor
         self.resolver = resolver
         self.handle = stack.handle
+        self.owner = address(stack.handle)
+        self.ops = address(lib.stack_stream_ops())
         self.sinks = reactor.sinks
         self.names = Names()
         self.rx = ffi.new("uint8_t[]", RX_SIZE)  # what came last; whoever reads copies before it returns
@@ -61,15 +64,19 @@ class StackNetwork:
         self.sinks[self.base] = self._consult  # id 0 is the stack's own
         self._closed = False
 
-    def close(self) -> None:
-        """Reset what is still open, without callbacks on a closed loop; leave the reactor."""
-        if self._closed:
-            return
-        self._closed = True
+    def hang_up(self) -> None:
+        """Reset what is still open, without callbacks on a closed loop. Sockets that were closed go on."""
         for token in [token for token in self.sinks if token >> POLLER_SHIFT == self.base >> POLLER_SHIFT]:
             sink = self.sinks.pop(token, None)
             if sink is not None:
                 sink(EV_GONE)
+
+    def close(self) -> None:
+        """Hang up, and leave the reactor."""
+        if self._closed:
+            return
+        self._closed = True
+        self.hang_up()
         self.reactor.detach(self.stack.poller)
 
     def _consult(self, mask: int) -> None:

@@ -15,7 +15,6 @@ import functools
 import itertools
 import socket
 import ssl as ssl_module
-import sys
 from asyncio import base_events, constants
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 from libos._native import lib
 from libos.errors import os_error
 from libos.net.connect import ProtocolFactory, bind_error, check_socket, check_tls
+from libos.net.endpoint import set_nodelay
 from libos.net.names.addrinfo import AddrInfo
 from libos.net.sockets import EV_ERROR, EV_GONE, EV_READ, StackSocket
 
 if TYPE_CHECKING:
     from libos.net.network import StackNetwork
-    from libos.net.transport import StackTransport
 
 __all__ = ["StackServer", "create_server"]
 
@@ -79,9 +78,7 @@ class StackServer(base_events.Server):
         self._serving = True
         run: Any = contextvars.copy_context().run  # where the protocol factory and the connections begin
         for sock in self._sockets or ():
-            sock.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
-            )  # as asyncio's transports; connections inherit it
+            set_nodelay(sock)
             sock.listen(self._backlog)
             sock.adopt(functools.partial(run, self._ready, sock))
             sock.want(EV_READ)
@@ -95,19 +92,6 @@ class StackServer(base_events.Server):
         super().close()
 
     # --- connections ---------------------------------------------------------------------------------------------
-
-    def attach(self, transport: StackTransport) -> None:
-        """A transport begins: ``wait_closed`` waits for it."""
-        if sys.version_info >= (3, 13):
-            super()._attach(transport)  # type: ignore[misc]
-        else:
-            super()._attach()  # type: ignore[misc]
-
-    def detach(self, transport: StackTransport) -> None:
-        if sys.version_info >= (3, 13):
-            super()._detach(transport)  # type: ignore[misc]
-        else:
-            super()._detach()  # type: ignore[misc]
 
     def _ready(self, sock: StackSocket, mask: int) -> None:
         if mask & EV_GONE:

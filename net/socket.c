@@ -5,6 +5,7 @@
 
 #include "net/tcp/tcp.h"
 #include "net/udp.h"
+#include "sched/stream.h"
 
 int64_t sock_open(struct stack *s, int type, int family)
 {
@@ -110,6 +111,18 @@ int64_t sock_send(struct stack *s, int64_t id, const uint8_t *data, size_t len)
     return n || !len ? n : -EAGAIN;
 }
 
+/* What reading gives when no data is here. */
+static int64_t read_nothing(const struct sock *k, const struct tcp *t)
+{
+    if (k->error)
+        return -k->error;
+    if (t->fin_in)
+        return 0;
+    if (t->state == CLOSED)
+        return k->rport ? 0 : -ENOTCONN;
+    return t->state == LISTEN ? -ENOTCONN : -EAGAIN;
+}
+
 int64_t sock_recv(struct stack *s, int64_t id, uint8_t *buf, size_t cap)
 {
     struct sock *k = sock_find(s, id);
@@ -120,19 +133,39 @@ int64_t sock_recv(struct stack *s, int64_t id, uint8_t *buf, size_t cap)
         return sock_recvfrom(s, id, buf, cap, &from, NULL);
     }
     struct tcp *t = tcp_of(k);
-    if (t->in.head) {
-        int64_t n = tcp_in_read(s, t, buf, cap);
-        tcp_urgent_left(t); /* perhaps that was all of it */
-        sock_mark_dirty(s, k); /* the window may have opened */
-        return n;
-    }
-    if (k->error)
-        return -k->error;
-    if (t->fin_in)
-        return 0;
-    if (t->state == CLOSED)
-        return k->rport ? 0 : -ENOTCONN;
-    return t->state == LISTEN ? -ENOTCONN : -EAGAIN;
+    if (!t->in.head)
+        return read_nothing(k, t);
+    int64_t n = tcp_in_read(s, t, buf, cap);
+    tcp_urgent_left(t); /* perhaps that was all of it */
+    sock_mark_dirty(s, k); /* the window may have opened */
+    return n;
+}
+
+static int64_t stream_readable(void *owner, int64_t id)
+{
+    struct sock *k = sock_find(owner, id);
+    if (!k)
+        return -EBADF;
+    if (k->type != SOCK_STREAM)
+        return -EOPNOTSUPP;
+    struct tcp *t = tcp_of(k);
+    return t->in.head ? t->in_bytes : read_nothing(k, t);
+}
+
+static int64_t stream_recv(void *owner, int64_t id, uint8_t *data, size_t len)
+{
+    return sock_recv(owner, id, data, len);
+}
+
+static int64_t stream_send(void *owner, int64_t id, const uint8_t *data, size_t len)
+{
+    return sock_send(owner, id, data, len);
+}
+
+const struct stream_ops *stack_stream_ops(void)
+{
+    static const struct stream_ops ops = {stream_readable, stream_recv, stream_send};
+    return &ops;
 }
 
 int sock_shutdown(struct stack *s, int64_t id)

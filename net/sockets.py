@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from libos._native import ffi, lib
 from libos.errors import WorldError, check, os_error
 from libos.net.sockaddr import Address
+from libos.sched.reactor import EV_ERROR, EV_GONE, EV_READ, EV_REQUEST, EV_WRITE
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -36,12 +37,6 @@ if TYPE_CHECKING:
     from libos.net.network import StackNetwork
 
 __all__ = ["EV_ERROR", "EV_GONE", "EV_READ", "EV_REQUEST", "EV_WRITE", "StackSocket"]
-
-EV_READ: int = lib.EV_READ
-EV_WRITE: int = lib.EV_WRITE
-EV_ERROR: int = lib.EV_ERROR
-EV_REQUEST: int = lib.EV_REQUEST
-EV_GONE = 1 << 15  # the network goes down: told by Python to every sink, never by C
 
 _TCP_FASTOPEN_CONNECT = 30  # linux/tcp.h; socket has no name for it before 3.12
 _TYPE_FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -110,6 +105,20 @@ class StackSocket:
     def want(self, mask: int) -> None:
         """Which events are to come; EV_ERROR always does."""
         lib.sock_want(self._network.handle, self.id, mask)
+
+    def stream(self) -> tuple[int, int, int]:
+        """For a transport: see :class:`libos.sched.stream.StreamSocket`."""
+        return self._network.ops, self._network.owner, self._open_id()
+
+    def offer(self, data: ReadableBuffer, /) -> int:
+        """Bytes of it taken, or ``-errno``."""
+        view = ffi.from_buffer(data)
+        count: int = lib.sock_send(self._network.handle, self._open_id(), view, len(view))
+        return count
+
+    def unsent(self) -> int:
+        """Closing loses nothing: the stack sends what it has."""
+        return 0
 
     async def wait(self, loop: asyncio.AbstractEventLoop, mask: int) -> None:
         """Wait until it is readable (EV_READ) or writable (EV_WRITE), or has failed."""
@@ -366,8 +375,8 @@ class StackSocket:
         return False
 
     def set_inheritable(self, inheritable: bool) -> None:
-        if inheritable:
-            raise WorldError("a socket of the machine cannot be inherited")
+        """Without effect: there is no descriptor to inherit. Servers ask for it that may start processes, and mostly do
+        not (hypercorn); one that does finds no descriptor to hand on."""
 
     def dup(self) -> StackSocket:
         raise WorldError("a socket of the machine has no descriptor that could be duplicated")

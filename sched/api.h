@@ -13,6 +13,7 @@
 #define EV_WRITE 2    /* room again, or connected */
 #define EV_ERROR 4    /* sock_error() tells which */
 #define EV_URGENT 16  /* urgent data is pending (RFC 9293 3.8.5); comes only to who wants it */
+#define EV_SENT 32    /* all that was written is with the kernel (sockets of the host); comes only to who wants it */
 #define EV_REQUEST 8  /* a deferring listener holds a SYN: accept it or reject it */
 
 #define REACTOR_EVENTS_MAX 1024
@@ -28,6 +29,10 @@ int reactor_new_ring(struct reactor **out, const char *liburing, unsigned entrie
 int reactor_new_epoll(struct reactor **out, uint64_t clock_offset);
 void reactor_free(struct reactor *r); /* pollers and channels must be gone */
 
+/* 1: this process was forked from the one that made the reactor. Here nothing ever happens in it: turns that would wait
+ * are refused (-ESTALE), as are watches and channels. It is freed as usual, and its own process notices none of this. */
+int reactor_inherited(struct reactor *r);
+
 uint64_t reactor_now(struct reactor *r);
 void reactor_set_spin(struct reactor *r, uint64_t ns); /* poll so long before blocking */
 
@@ -41,7 +46,60 @@ int reactor_detach(struct reactor *r, struct poller *p);
  * 0 also when a signal arrived. max is 2 at least; what does not fit stays pending. Watched descriptors come first. */
 int reactor_turn(struct reactor *r, uint64_t timeout, uint64_t *events, unsigned max);
 
-/* Counters since the start: turns, waits that blocked, completions, submissions, events. */
-#define REACTOR_COUNTERS 5
+/* Inside another event loop (see embed.c): a descriptor, the reactor's own, that is readable when reactor_poll() has
+ * something to do. A turn that never waits: the number of events, and it wants to be called again when they have been
+ * dealt with; 0: nothing until the descriptor says so. -EBUSY: embedded already. */
+int reactor_embed(struct reactor *r);
+int reactor_poll(struct reactor *r, uint64_t *events, unsigned max);
+void reactor_unembed(struct reactor *r); /* the descriptor is closed */
+
+/* reactor_turn() and its like, as a table (sched/reactor.h) for whoever cannot be linked with them. */
+struct turn_ops;
+const struct turn_ops *reactor_turn_ops(void);
+
+/* Counters since the start: turns, waits that blocked, completions, submissions, events; rings given up (another thread
+ * took over), turns in which a ring's completion queue did not suffice. */
+#define REACTOR_COUNTERS 7
 void reactor_counters(struct reactor *r, uint64_t *out);
 const char *reactor_kind(struct reactor *r); /* "io_uring" or "epoll" */
+
+/* --- sockets of the host ----------------------------------------------------------------------------------------- */
+
+/* The host's stream sockets of one reactor: connected ones and listeners, TCP or UNIX. With io_uring they are read by
+ * multishot receives into shared buffers, and all that was sent since the last turn goes out in its one system call;
+ * with epoll, recv(2) and send(2) are called at once.
+ *
+ * Descriptors stay the caller's: non-blocking, and open until host_close(). An id names one socket for ever, so long as
+ * it matters: after host_close() it answers -EBADF. Events come as reactor_turn() gives them, token hosts_base() | id,
+ * level-triggered. */
+struct host_sockets;
+struct stream_ops; /* sched/stream.h */
+
+int hosts_new(struct host_sockets **out, struct reactor *r); /* -EBUSY: it has one */
+void hosts_free(struct host_sockets *h); /* closes the sockets (host_close) and lets go of the reactor */
+uint64_t hosts_base(struct host_sockets *h);
+
+int64_t host_open(struct host_sockets *h, int fd);   /* connected; the id. Wants nothing yet: see host_want() */
+int64_t host_listen(struct host_sockets *h, int fd); /* listening; EV_READ: host_accept() has something to say */
+/* A connection's descriptor, close-on-exec and non-blocking, the caller's; -EAGAIN; -EMFILE, -ENFILE, -ENOBUFS, -ENOMEM
+ * once for each try that failed so (the next is HOST_ACCEPT_REST_NS later, or when EV_READ is wanted anew). */
+int host_accept(struct host_sockets *h, int64_t id);
+#define HOST_ACCEPT_REST_NS 1000000000
+
+int64_t host_readable(struct host_sockets *h, int64_t id); /* as stream_ops have these three */
+int64_t host_recv(struct host_sockets *h, int64_t id, uint8_t *data, size_t len);
+int64_t host_send(struct host_sockets *h, int64_t id, const uint8_t *data, size_t len);
+int64_t host_queued(struct host_sockets *h, int64_t id); /* bytes taken and not yet with the kernel */
+int host_shutdown(struct host_sockets *h, int64_t id);   /* SHUT_WR after what is queued */
+/* EV_READ, EV_WRITE, EV_SENT. Without EV_READ nothing more is read; what has come already stays. EV_ERROR is always wanted. */
+int host_want(struct host_sockets *h, int64_t id, unsigned mask);
+int host_error(struct host_sockets *h, int64_t id); /* and clear: an errno, 0 */
+/* Cancels all that is under way and drops what is queued. The descriptor may be closed right after. */
+int host_close(struct host_sockets *h, int64_t id);
+
+const struct stream_ops *host_stream_ops(void);
+
+#define HOSTS_COUNTERS 8
+/* Sockets open; bytes received, sent; sends requested; receives that found no buffer; bytes copied out of the way of
+ * others; accepts that failed for want of a descriptor or of memory; bytes of memory held. */
+void hosts_counters(struct host_sockets *h, uint64_t *out);

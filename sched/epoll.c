@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <sys/uio.h>
 
-#include "sched/backend.h"
+#include "sched/host.h"
 
 struct epoll_channel {
     struct reader reader; /* first: the set's list of readers is our list of channels */
@@ -84,6 +84,10 @@ static void epoll_backend_close(struct channel *c)
     free(ec);
 }
 
+static void epoll_backend_disown(struct reactor *r) {}
+static uint64_t epoll_backend_due(struct reactor *r, uint64_t now) { return watch_set_due(&r->set, now); }
+static const struct host_backend *epoll_backend_hosts(struct reactor *r) { return &host_poll_backend; }
+
 static void epoll_backend_free(struct reactor *r) {}
 
 int reactor_new_epoll(struct reactor **out, uint64_t clock_offset)
@@ -94,7 +98,10 @@ int reactor_new_epoll(struct reactor **out, uint64_t clock_offset)
         .open = epoll_backend_open,
         .send = epoll_backend_send,
         .close = epoll_backend_close,
+        .disown = epoll_backend_disown,
+        .hosts = epoll_backend_hosts,
         .free = epoll_backend_free,
+        .due = epoll_backend_due,
     };
     struct reactor *r = calloc(1, sizeof *r);
     if (!r)

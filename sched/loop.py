@@ -1,9 +1,10 @@
 """The scheduler: asyncio's event loop over a Reactor, with the machine's network in place of the host's.
 
-What is the host's, CPython's own code serves: callbacks, timers, tasks, threads, signals, subprocesses, UNIX sockets,
-pipes and ``add_reader``, all over the selector face of the Reactor. What is the network's, TCP, UDP and names, goes to
-the :class:`~libos.sched.network.Network` that the loop was given; without one (world ``host``) that is CPython's too,
-on the kernel's sockets. A socket passed as ``sock=`` belongs to whoever made it.
+Callbacks, timers and the iteration are C (``objects/scheduler.c``). What is the host's and rare, CPython's own code
+serves: threads, signals, subprocesses, pipes and ``add_reader``, over the selector face of the Reactor. What is the
+network's, TCP, UDP and names, goes to the :class:`~libos.sched.network.Network` that the loop was given; without one
+(world ``host``) that is CPython's too, on the kernel's sockets. A socket passed as ``sock=`` belongs to whoever
+made it.
 
 Events of the network's sockets call their transports from within the turn of the reactor. Callbacks that these schedule
 run in the same iteration, as they do for host sockets. ``time()`` is the reactor's clock in seconds.
@@ -12,19 +13,29 @@ run in the same iteration, as they do for host sockets. ``time()`` is the reacto
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
+import sys
 import threading
+from asyncio import base_events, format_helpers, sslproto, trsock
 from typing import Any
 
+from libos._loop import Scheduler
+from libos.sched.child import Children, chosen_watcher
+from libos.sched.host import OUT_OF_RESOURCES, HostListener, HostTransport
 from libos.sched.network import Network
-from libos.sched.reactor import NEVER, Reactor
+from libos.sched.reactor import EV_GONE, Reactor
 from libos.sched.selector import ReactorSelector
 
 __all__ = ["Loop"]
 
+if sys.version_info < (3, 12):  # From then on asyncio does this.
+    # A forked child would write the signals that it gets into the self-pipe of the parent's loop.
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
-class Loop(asyncio.SelectorEventLoop):
+
+class Loop(Scheduler, asyncio.SelectorEventLoop):
     """An ``asyncio`` event loop that waits in ``reactor``.
 
     Closing the loop leaves the reactor open, unless ``own_reactor``.
@@ -33,34 +44,61 @@ class Loop(asyncio.SelectorEventLoop):
     def __init__(self, reactor: Reactor, network: Network | None = None, *, own_reactor: bool = False) -> None:
         self.reactor = reactor
         self.network = network
-        self._clock_ns = reactor.now
         self._waiter = ReactorSelector(reactor, own_reactor=own_reactor)
-        super().__init__(self._waiter)
-        self._waiter.wait = self._wait
+        self._attach(reactor, self._waiter.ready)
+        self._listeners: dict[int, HostListener] = {}  # by descriptor
+        try:
+            super().__init__(self._waiter)
+        except BaseException:  # no descriptors for the self-pipe
+            self._closed = True
+            self._waiter.close()
+            raise
+        self._children = Children(self)
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closed() else "running" if self.is_running() else "idle"
         return f"<{type(self).__name__} {self.reactor.kind} {state} debug={self.get_debug()}>"
 
-    def time(self) -> float:
-        return self._clock_ns() * 1e-9
+    def close(self) -> None:
+        everybody: list[Any] = list(self._transports.values())  # type: ignore[attr-defined]
+        transports = [transport for transport in everybody if isinstance(transport, HostTransport)]
+        listeners = list(self._listeners.values())
+        was_open = not self.is_closed()
+        super().close()
+        if was_open and self.is_closed():
+            self._forget()
+            self._children.close()
+            for listener in listeners:
+                listener.close()
+            for transport in transports:
+                transport(EV_GONE)
 
-    def _wait(self, timeout: int) -> None:
-        """Turn the reactor until there is something for an iteration of the loop, for ``timeout`` ns at most.
+    # --- what the C half asks ------------------------------------------------------------------------------------
 
-        Events of the network's sockets are dealt with inside a turn. When all they did was to call protocols, nothing
-        is left for the rest of the iteration to do, and the next turn follows at once.
-        """
-        turn, host, ready, timers = self.reactor.turn, self._waiter.ready, self._ready, self._scheduled  # type: ignore[attr-defined]
-        end = NEVER if timeout == NEVER else self._clock_ns() + timeout
-        first = timers[0] if timers else None
-        most = len(timers) + 100  # cancelled timers pile up until an iteration clears them away
-        while True:
-            turn(timeout)
-            if host or ready or len(timers) > most or (timers[0] if timers else None) is not first or self._stopping:  # type: ignore[attr-defined]
-                return
-            if end != NEVER and (timeout := end - self._clock_ns()) <= 0:
-                return
+    def _poll_selector(self) -> None:
+        self._process_events(self._waiter.take())  # type: ignore[attr-defined]
+
+    def _callback_failed(self, handle: Any, exc: BaseException) -> None:
+        source = format_helpers._format_callback_source(handle._callback, handle._args)
+        context = {"message": f"Exception in callback {source}", "exception": exc, "handle": handle}
+        if handle._source_traceback:
+            context["source_traceback"] = handle._source_traceback
+        self.call_exception_handler(context)
+
+    def _run_slowly(self, handle: asyncio.Handle) -> None:
+        """In debug mode: run a handle, and say so when it took long."""
+        try:
+            self._current_handle: asyncio.Handle | None = handle
+            began = self.time()
+            handle._run()
+            took = self.time() - began
+            if took >= self.slow_callback_duration:
+                text = base_events._format_handle(handle)  # type: ignore[attr-defined]
+                base_events.logger.warning("Executing %s took %.3f seconds", text, took)  # type: ignore[attr-defined]
+        finally:
+            self._current_handle = None
+
+    # --- running ---------------------------------------------------------------------------------------------------
 
     def run_forever(self) -> None:
         """Run until stop() is called.
@@ -80,6 +118,16 @@ class Loop(asyncio.SelectorEventLoop):
         finally:
             if before == -1 and not self._signal_handlers:  # type: ignore[attr-defined]
                 signal.set_wakeup_fd(-1)
+
+    def _read_from_self(self) -> None:
+        self._woken = False
+        super()._read_from_self()  # type: ignore[misc]
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        removed: bool = super().remove_signal_handler(sig)
+        if removed and not self._signal_handlers and self.is_running():  # type: ignore[attr-defined]
+            signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)  # type: ignore[attr-defined]
+        return removed
 
     def _network_of(self, sock: object) -> Network | None:
         """Who is to serve ``sock`` (None: whatever will be made): the network, or None: the host's code."""
@@ -115,6 +163,96 @@ class Loop(asyncio.SelectorEventLoop):
         if (network := self._network_of(sock)) is None:
             return await super().connect_accepted_socket(protocol_factory, sock, **options)
         return await network.connect_accepted_socket(self, protocol_factory, sock, **options)
+
+    async def _make_subprocess_transport(self, *args: Any, **options: Any) -> Any:
+        if chosen_watcher():
+            return await super()._make_subprocess_transport(*args, **options)  # type: ignore[misc]
+        return await self._children.start(*args, **options)
+
+    # --- the host's stream sockets: what CPython's create_connection() and the like end in -------------------------
+
+    def _make_socket_transport(
+        self, sock: Any, protocol: Any, waiter: Any = None, *, extra: Any = None, server: Any = None
+    ) -> HostTransport:
+        return HostTransport(self, self.reactor.hosts, sock, protocol, waiter, extra, server)
+
+    def _make_ssl_transport(
+        self,
+        rawsock: Any,
+        protocol: Any,
+        sslcontext: Any,
+        waiter: Any = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: Any = None,
+        server: Any = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> Any:
+        protocol_class: Any = sslproto.SSLProtocol  # typeshed knows an older one
+        tls = protocol_class(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        HostTransport(self, self.reactor.hosts, rawsock, tls, extra=extra, server=server)
+        return tls._app_transport
+
+    def _start_serving(
+        self,
+        protocol_factory: Any,
+        sock: Any,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        context: Any = None,
+    ) -> None:
+        def accepted(connection: Any, peername: Any) -> None:
+            protocol = None
+            try:
+                protocol = protocol_factory()
+                extra = {"peername": peername}
+                if sslcontext:
+                    self._make_ssl_transport(
+                        connection,
+                        protocol,
+                        sslcontext,
+                        server_side=True,
+                        extra=extra,
+                        server=server,
+                        ssl_handshake_timeout=ssl_handshake_timeout,
+                        ssl_shutdown_timeout=ssl_shutdown_timeout,
+                    )
+                else:
+                    HostTransport(self, self.reactor.hosts, connection, protocol, extra=extra, server=server)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as exc:
+                connection.close()
+                report = {"message": "Error on transport creation for incoming connection", "exception": exc}
+                if protocol is not None:
+                    report["protocol"] = protocol
+                self.call_exception_handler(report)
+
+        def failed(exc: OSError) -> None:
+            message = "socket.accept() out of system resource" if exc.errno in OUT_OF_RESOURCES else "accept failed"
+            self.call_exception_handler({"message": message, "exception": exc, "socket": trsock.TransportSocket(sock)})
+
+        self._listeners[sock.fileno()] = HostListener(self.reactor.hosts, sock, backlog, accepted, failed)
+
+    def _stop_serving(self, sock: Any) -> None:
+        listener = self._listeners.pop(sock.fileno(), None)
+        if listener is not None:
+            listener.close()
+        super()._stop_serving(sock)  # type: ignore[misc]
 
     # --- names -----------------------------------------------------------------------------------------------------
 

@@ -7,27 +7,62 @@
  * What Python wrote leaves before the wait. Frames that arrive raise events, and these go up before the pollers run
  * again: so Python's answers carry the acknowledgements, and a bare ACK goes out only when there is no answer.
  *
- * Ownership: see reactor.h. Nothing here is static; a reactor is used by one thread at a time. */
+ * Ownership: see reactor.h. Nothing here is static; a reactor is used by one thread at a time.
+ *
+ * Forks. A child inherits the ring and the epoll instance, and both are the parent's too: whatever the child did to them
+ * would happen to the parent. So in a child a reactor is dead: it lets go of its descriptors when it is first touched,
+ * does nothing more, and is freed as usual. It knows by a page that the kernel wipes in children (MADV_WIPEONFORK), for
+ * a byte is cheaper to ask than getpid(2). */
 #define _GNU_SOURCE
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "sched/backend.h"
 
 #define POLLER_SHIFT 56 /* in an event: the poller's number (1 to 255), 40 bits of socket id, 16 of mask */
 #define POLLERS_MAX 255
+#define HOME_SIZE 1 /* a page */
 
 int reactor_init(struct reactor *r, const struct backend *ops, uint64_t clock_offset)
 {
     r->ops = ops;
     r->clock_offset = clock_offset;
-    return watch_set_init(&r->set);
+    int rc = watch_set_init(&r->set);
+    if (rc < 0)
+        return rc;
+    unsigned char *home = mmap(NULL, HOME_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (home == MAP_FAILED) {
+        watch_set_free(&r->set);
+        return -ENOMEM;
+    }
+    madvise(home, HOME_SIZE, MADV_WIPEONFORK); /* refused before Linux 4.14 */
+    *home = 1;
+    r->home = home;
+    return 0;
+}
+
+bool reactor_disowned(struct reactor *r)
+{
+    if (!r->home || *r->home)
+        return false;
+    if (r->set.epfd >= 0) {
+        r->ops->disown(r);
+        close(r->set.epfd);
+        r->set.epfd = -1;
+    }
+    return true;
 }
 
 void reactor_free(struct reactor *r)
 {
-    r->ops->free(r);
+    reactor_disowned(r);
+    reactor_unembed(r);
+    r->ops->free(r); /* the sockets of the host are gone before */
     watch_set_free(&r->set);
+    if (r->home)
+        munmap((void *)r->home, HOME_SIZE);
     free(r);
 }
 
@@ -49,9 +84,18 @@ void reactor_counters(struct reactor *r, uint64_t *out)
     out[2] = r->completions + r->set.frames;
     out[3] = r->submissions;
     out[4] = r->events;
+    out[5] = r->restarts;
+    out[6] = r->overflows;
 }
 
-int reactor_watch(struct reactor *r, int fd, unsigned mask) { return watch_set_change(&r->set, fd, mask); }
+int reactor_inherited(struct reactor *r) { return reactor_disowned(r); }
+
+int reactor_watch(struct reactor *r, int fd, unsigned mask)
+{
+    if (reactor_disowned(r) && mask)
+        return -ESTALE;
+    return watch_set_change(&r->set, fd, mask);
+}
 
 int reactor_attach(struct reactor *r, struct poller *p)
 {
@@ -82,6 +126,7 @@ int reactor_detach(struct reactor *r, struct poller *p)
         return -ENOENT;
     *at = p->next;
     p->next = NULL;
+    p->asleep = 0;
     p->reactor = NULL;
     return 0;
 }
@@ -112,6 +157,8 @@ int reactor_turn(struct reactor *r, uint64_t timeout, uint64_t *events, unsigned
 {
     if (max < 2)
         return -EINVAL;
+    if (reactor_disowned(r))
+        return timeout ? -ESTALE : 0;
     /* Watched descriptors have the front of the array to themselves, so that neither side can starve the other. */
     unsigned front = max / 4 + 1;
     if (front > WATCH_BATCH)
@@ -120,7 +167,8 @@ int reactor_turn(struct reactor *r, uint64_t timeout, uint64_t *events, unsigned
     uint64_t end = timeout > REACTOR_NEVER - now ? REACTOR_NEVER : now + timeout;
     r->turns++;
     for (;;) {
-        uint64_t deadline = min_u64(end, run(r, now));
+        r->deadline = run(r, now);
+        uint64_t deadline = min_u64(end, r->deadline);
         unsigned n = collect(r, events + front, max - front);
         uint64_t ns = deadline == REACTOR_NEVER ? REACTOR_NEVER : deadline > now ? deadline - now : 0;
         if (n || r->refused)
@@ -146,12 +194,20 @@ int reactor_turn(struct reactor *r, uint64_t timeout, uint64_t *events, unsigned
     }
 }
 
+const struct turn_ops *reactor_turn_ops(void)
+{
+    static const struct turn_ops ops = {.turn = reactor_turn, .poll = reactor_poll, .now = reactor_now};
+    return &ops;
+}
+
 /* --- channels ---------------------------------------------------------------------------------------------------- */
 
 int channel_open(struct reactor *r, struct channel *c, unsigned depth)
 {
     if (depth == 0 || depth > 32768 || (depth & (depth - 1)))
         return -EINVAL;
+    if (reactor_disowned(r))
+        return -ESTALE;
     c->reactor = r;
     c->impl = NULL;
     int rc = r->ops->open(r, c, depth);
@@ -164,6 +220,8 @@ int channel_send(struct channel *c, const struct iovec *iov, unsigned n, void *c
 {
     if (n == 0 || n > CHANNEL_IOV_MAX)
         return -EINVAL;
+    if (reactor_disowned(c->reactor))
+        return -ESTALE;
     int rc = c->reactor->ops->send(c, iov, n, cookie);
     if (rc == -ENOBUFS)
         c->reactor->refused = true;
@@ -176,6 +234,7 @@ void channel_close(struct channel *c)
 {
     if (!c->reactor)
         return;
+    reactor_disowned(c->reactor);
     c->reactor->ops->close(c);
     c->reactor = NULL;
     c->impl = NULL;

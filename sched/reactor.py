@@ -1,8 +1,8 @@
 """The reactor: where one machine waits, and who is called when it wakes.
 
-A :class:`Reactor` is a thin face over ``reactor.c``. One :meth:`Reactor.turn` is one call into C; it comes back with an
-array of events, each ``token << 16 | mask``, and calls the sink that ``sinks`` holds for each token. Nothing else
-stands between a packet and a protocol: no handle, no queue, no key object.
+A :class:`Reactor` is a thin face over ``reactor.c``. One turn (``objects/turns.c``) is one call into it; it comes back
+with an array of events, each ``token << 16 | mask``, and calls the sink that ``sinks`` holds for each token. Nothing
+else stands between a packet and a protocol: no handle, no queue, no key object.
 
 Tokens: a host descriptor's is its number; a socket's of an attached poller is ``base | socket id``.
 
@@ -19,26 +19,39 @@ import os
 from collections.abc import Callable
 from typing import Any, Literal
 
+from libos._loop import Turns
 from libos._native import ffi, lib
 from libos.clock import Clock
 from libos.errors import HostError, check
 
-__all__ = ["EV_ERROR", "EV_READ", "EV_REQUEST", "EV_WRITE", "NEVER", "Reactor"]
+__all__ = [
+    "EV_ERROR",
+    "EV_GONE",
+    "EV_READ",
+    "EV_REQUEST",
+    "EV_SENT",
+    "EV_WRITE",
+    "NEVER",
+    "HostSockets",
+    "Reactor",
+    "address",
+]
 
 EV_READ: int = lib.EV_READ
 EV_WRITE: int = lib.EV_WRITE
 EV_ERROR: int = lib.EV_ERROR
 EV_REQUEST: int = lib.EV_REQUEST
+EV_SENT: int = lib.EV_SENT
+EV_GONE = 1 << 15  # whoever drives the socket goes away: told by Python to every sink, never by C
 NEVER: int = lib.REACTOR_NEVER
 
 Sink = Callable[[int], object]
 
 RING_ENTRIES = 256
 POLLER_SHIFT = 40
-EVENTS_MAX: int = lib.REACTOR_EVENTS_MAX
 
 
-class Reactor:
+class Reactor(Turns):
     """Waits in io_uring or in epoll.
 
     ``kind`` is what is wanted; ``auto`` takes io_uring and, where the host refuses it, epoll. Afterwards
@@ -53,11 +66,9 @@ class Reactor:
             raise ValueError(f"no reactor {kind!r}: auto, io_uring or epoll")
         self.clock = clock
         self.now: Callable[[], int] = clock.now
-        self.sinks: dict[int, Sink] = {}
         self.fell_back: str | None = None
+        self._hosts: HostSockets | None = None
         self.handle: Any = None
-        self._unpack: Callable[[Any, int], Any] = ffi.unpack
-        self._c_turn = lib.reactor_turn
         out = ffi.new("struct reactor **")
         if kind != "epoll":
             refusal = _new_ring(out, clock.offset % 2**64)
@@ -69,7 +80,12 @@ class Reactor:
         self.handle = out[0]
         self.kind: str = "epoll" if kind == "epoll" or self.fell_back is not None else "io_uring"
         lib.reactor_set_spin(self.handle, spin_us * 1000)
-        self._events = ffi.new("uint64_t[]", EVENTS_MAX)
+        self._bind(address(self.handle), address(lib.reactor_turn_ops()))
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this process was forked from the reactor's own: then it can only be closed."""
+        return self.handle is not None and lib.reactor_inherited(self.handle) == 1
 
     def attach(self, poller: Any) -> int:
         """Drive ``poller`` (a ``struct poller *``) from now on. The base of its sockets' tokens."""
@@ -93,34 +109,63 @@ class Reactor:
         if self.sinks.pop(fd, None) is not None and self.handle is not None:
             check(lib.reactor_watch(self.handle, fd, 0))
 
-    def turn(self, timeout_ns: int) -> None:
-        """Send what was written, wait at most ``timeout_ns`` for something to happen, and call the sinks.
+    @property
+    def hosts(self) -> HostSockets:
+        """The host's stream sockets on this reactor. Made when they are first asked for."""
+        if self._hosts is None:
+            self._hosts = HostSockets(self.handle, self.sinks)
+        return self._hosts
 
-        ``NEVER`` waits without a limit, 0 only looks. Returns early, without events, when a signal arrives.
-        """
-        n = self._c_turn(self.handle, timeout_ns, self._events, EVENTS_MAX)
-        if n > 0:
-            sink_of = self.sinks.get
-            for event in self._unpack(self._events, n):
-                sink = sink_of(event >> 16)
-                if sink is not None:
-                    sink(event & 0xFFFF)
-        elif n < 0:
-            check(n, "waiting")
+    def _refused(self, rc: int) -> None:
+        check(rc, "waiting")
+
+    # --- inside another loop, see embed.c ------------------------------------------------------------------------
+
+    def embed(self) -> int:
+        """A descriptor that is readable when :meth:`poll` has something to do. It stays ours."""
+        return check(lib.reactor_embed(self.handle), "embed")
+
+    def unembed(self) -> None:
+        if self.handle is not None:
+            lib.reactor_unembed(self.handle)
 
     def statistics(self) -> dict[str, int]:
         """Counts since the start."""
         out = ffi.new("uint64_t[]", lib.REACTOR_COUNTERS)
         lib.reactor_counters(self.handle, out)
-        names = ("turns", "blocked", "completions", "submissions", "events")
+        names = ("turns", "blocked", "completions", "submissions", "events", "restarts", "overflows")
         return dict(zip(names, ffi.unpack(out, lib.REACTOR_COUNTERS), strict=True))
 
     def close(self) -> None:
         """Let go of the host. Pollers are detached and their links freed before. May be called twice."""
         if self.handle is not None:
+            self._unbind()
+            if self._hosts is not None:
+                self._hosts.close()
             lib.reactor_free(self.handle)
             self.handle = None
             self.sinks.clear()
+
+
+class HostSockets:
+    """The host's stream sockets of one reactor: see ``host.py`` for what they look like."""
+
+    def __init__(self, reactor: Any, sinks: dict[int, Sink]) -> None:
+        out = ffi.new("struct host_sockets **")
+        check(lib.hosts_new(out, reactor))
+        self.handle = out[0]
+        self.sinks = sinks
+        self.base: int = lib.hosts_base(self.handle)
+        self.owner = address(self.handle)
+        self.ops = address(lib.host_stream_ops())
+
+    def close(self) -> None:
+        lib.hosts_free(self.handle)
+
+
+def address(pointer: Any) -> int:
+    """Of a cffi pointer, for ``libos._loop``."""
+    return int(ffi.cast("uintptr_t", pointer))
 
 
 def _new_ring(out: Any, clock_offset: int) -> str | None:

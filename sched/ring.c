@@ -19,10 +19,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sched/host.h"
 #include "sched/ring.h"
 
 #define BATCH 64         /* completions looked at together */
 #define BATCHES 8        /* of these before the pollers run again */
+#define LOOKS 16         /* at the completion queue, without entering the ring */
 #define WAIT_MAX 3600000000000ull
 
 static inline void relax(void)
@@ -31,6 +33,8 @@ static inline void relax(void)
     __builtin_ia32_pause();
 #endif
 }
+
+static bool reap(struct ring_reactor *rr);
 
 /* --- the ring's life --------------------------------------------------------------------------------------------- */
 
@@ -50,6 +54,7 @@ static int ring_init(struct ring_reactor *rr)
         struct io_uring_params p = {.flags = flags[i], .cq_entries = rr->entries * 8};
         rc = rr->queue_init_params(rr->entries, rr->ring, &p);
         rr->disabled = flags[i] & IORING_SETUP_R_DISABLED;
+        rr->recv_multishot = flags[i] & IORING_SETUP_DEFER_TASKRUN; /* Linux 6.1; it is there from 6.0 on */
         if (rc == 0 && !(p.features & IORING_FEAT_EXT_ARG)) {
             rr->queue_exit(rr->ring);
             return -ENOSYS;
@@ -64,6 +69,7 @@ int ring_start(struct ring_reactor *rr)
     if (rc < 0)
         return rc;
     rr->alive = true;
+    rr->reactor.generation++;
     rr->set_armed = false;
     rr->queued = 0;
 
@@ -77,19 +83,43 @@ int ring_start(struct ring_reactor *rr)
     rr->free_files = ~0ull;
     for (struct ring_channel *ch = rr->channels; rc == 0 && ch; ch = ring_channel_next(ch))
         rc = ring_channel_register(ch);
+    if (rc == 0 && rr->reactor.hosts)
+        rc = host_ring_register(rr->reactor.hosts);
     if (rc < 0)
         ring_abandon(rr);
     return rc;
+}
+
+static void let_go(struct ring_reactor *rr, bool lost)
+{
+    rr->queue_exit(rr->ring);
+    rr->alive = false;
+    rr->reactor.restarts++;
+    if (rr->reactor.hosts)
+        host_ring_abandon(rr->reactor.hosts, lost);
+    for (struct ring_channel *ch = rr->channels; ch; ch = ring_channel_next(ch))
+        ring_channel_abandon(ch);
 }
 
 void ring_abandon(struct ring_reactor *rr)
 {
     if (!rr->alive)
         return;
-    rr->queue_exit(rr->ring);
-    rr->alive = false;
-    for (struct ring_channel *ch = rr->channels; ch; ch = ring_channel_next(ch))
-        ring_channel_abandon(ch);
+    struct host_sockets *hosts = rr->reactor.hosts;
+    while (!reap(rr))
+        ;
+    bool lost = rr->cq_has_overflow(rr->ring); /* completions that nobody can fetch any more */
+    if (hosts && !lost)
+        host_ring_settle(hosts);
+    let_go(rr, lost);
+}
+
+/* Not reaped first: the completion queue is shared memory, and what is in it is the parent's. */
+static void ring_disown(struct reactor *r)
+{
+    struct ring_reactor *rr = (struct ring_reactor *)r;
+    if (rr->alive)
+        let_go(rr, false);
 }
 
 static void ring_free(struct reactor *r)
@@ -114,6 +144,7 @@ struct io_uring_sqe *ring_sqe(struct ring_reactor *rr, const void *subject, unsi
             return NULL;
     }
     memset(sqe, 0, sizeof *sqe);
+    rr->sqes++;
     sqe->user_data = (uintptr_t)subject | kind;
     return sqe;
 }
@@ -122,13 +153,14 @@ struct io_uring_sqe *ring_sqe(struct ring_reactor *rr, const void *subject, unsi
 static bool reap(struct ring_reactor *rr)
 {
     struct io_uring_cqe *cqes[BATCH];
+    struct host_sockets *hosts = rr->reactor.hosts;
     for (unsigned i = 0; i < BATCHES; i++) {
         unsigned n = rr->peek_batch_cqe(rr->ring, cqes, BATCH);
         if (!n)
             return true;
         for (unsigned k = 0; k < n; k++) {
-            void *subject = (void *)(uintptr_t)(cqes[k]->user_data & ~3ull);
-            switch (cqes[k]->user_data & 3) {
+            void *subject = (void *)(uintptr_t)(cqes[k]->user_data & ~(uint64_t)FOR_BITS);
+            switch (cqes[k]->user_data & FOR_BITS) {
             case FOR_READ:
                 rr->woken = true;
                 ring_channel_read(subject, cqes[k]->res, cqes[k]->flags);
@@ -141,14 +173,34 @@ static bool reap(struct ring_reactor *rr)
                 rr->woken = rr->set_fired = true;
                 rr->set_armed = false;
                 break;
+            case FOR_RECV:
+                rr->woken = true;
+                host_ring_received(hosts, subject, cqes[k]->res, cqes[k]->flags);
+                break;
+            case FOR_SEND:
+                rr->woken = true;
+                host_ring_sent(hosts, subject, cqes[k]->res);
+                break;
+            case FOR_ACCEPT:
+                rr->woken = true;
+                host_ring_accepted(hosts, subject, cqes[k]->res, cqes[k]->flags);
+                break;
             case FOR_NOBODY:
+                rr->woken = true;
                 break;
             }
         }
         rr->cq_advance(rr->ring, n);
         rr->reactor.completions += n;
+        if (n < BATCH)
+            return true;
     }
     return false;
+}
+
+uint32_t ring_submitted(const struct ring_reactor *rr)
+{
+    return rr->alive ? rr->sqes - rr->sq_ready(rr->ring) : rr->sqes;
 }
 
 int ring_enter(struct ring_reactor *rr, uint64_t ns, unsigned count)
@@ -166,14 +218,22 @@ int ring_enter(struct ring_reactor *rr, uint64_t ns, unsigned count)
         struct __kernel_timespec ts = {.tv_sec = (int64_t)(ns / 1000000000), .tv_nsec = (int64_t)(ns % 1000000000)};
         struct io_uring_cqe *first;
         rc = rr->submit_and_wait_timeout(rr->ring, &first, count, &ts, NULL);
-    } else if (rr->sq_ready(rr->ring)) {
+    } else if (rr->sq_ready(rr->ring) || ++rr->looked == LOOKS) {
+        /* Only entering tells that the ring has become another thread's. */
+        rr->looked = 0;
         rc = rr->submit_and_get_events(rr->ring);
     }
     if (rr->sq_ready(rr->ring) == 0)
         rr->queued = 0;
     /* All submitted and all reaped: the writes left are those that were queued while reaping, or late. */
-    if (reap(rr) && rr->writing > rr->queued)
-        rr->late_writes = true;
+    if (reap(rr)) {
+        if (rr->writing > rr->queued)
+            rr->late_writes = true;
+        if (rr->cq_has_overflow(rr->ring)) /* more than it could hold: the next entry fetches the rest */
+            rr->reactor.overflows++;
+        else if (rr->reactor.hosts)
+            host_ring_settle(rr->reactor.hosts);
+    }
     return rc == -ETIME || rc == -EAGAIN || rc == -EBUSY ? 0 : rc;
 }
 
@@ -210,22 +270,28 @@ static int ring_wait(struct reactor *r, uint64_t ns, uint64_t now, uint64_t *eve
 {
     struct ring_reactor *rr = (struct ring_reactor *)r;
     struct watch_set *set = &r->set;
-    if (!rr->channels && !r->spin_ns) {
+    if (!rr->channels && !r->spin_ns && !(r->hosts && r->hosts->live)) {
         r->blocked += ns != 0;
         return watch_set_wait(set, ns, now, events, max);
     }
     int rc;
     bool look = false;
     do {
-        if (!rr->alive && (rc = ring_start(rr)) < 0)
-            return rc;
+        if (!rr->alive) {
+            if ((rc = ring_start(rr)) < 0)
+                return rc;
+            if (r->hosts) { /* they had nowhere to put their requests */
+                uint64_t next = r->hosts->poller.run(&r->hosts->poller, now);
+                ns = next > now ? min_u64(ns, next - now) : 0;
+            }
+        }
         rr->now = now;
         rr->woken = rr->set_fired = false;
         for (struct ring_channel *ch = rr->channels; ch; ch = ring_channel_next(ch))
             ns = ring_channel_prepare(ch, ns);
         if (set->paused)
             ns = watch_set_resume(set, ns, now);
-        if ((set->count || set->readers) && !rr->set_armed) {
+        if ((set->count || set->sockets || set->readers) && !rr->set_armed) {
             struct io_uring_sqe *sqe = ns ? ring_sqe(rr, NULL, FOR_SET) : NULL;
             look = !sqe;
             if (sqe) {
@@ -246,6 +312,46 @@ static int ring_wait(struct reactor *r, uint64_t ns, uint64_t now, uint64_t *eve
     if (look || rr->set_fired)
         return watch_set_wait(set, 0, now, events, max);
     return rc == -EINTR ? rc : 0;
+}
+
+/* --- inside another loop (embed.c) ------------------------------------------------------------------------------- */
+
+static uint64_t ring_due(struct reactor *r, uint64_t now)
+{
+    uint64_t due = watch_set_due(&r->set, now);
+    for (struct ring_channel *ch = ((struct ring_reactor *)r)->channels; ch; ch = ring_channel_next(ch))
+        due = min_u64(due, ring_channel_due(ch, now));
+    return due;
+}
+
+static int ring_tell(struct reactor *r, int event)
+{
+    struct ring_reactor *rr = (struct ring_reactor *)r;
+    if (!rr->alive)
+        return 0;
+    rr->unregister_eventfd(rr->ring);
+    int rc = event >= 0 ? rr->register_eventfd(rr->ring, event) : 0;
+    if (rc == -EEXIST) { /* the ring is another thread's: the next turn starts one for this */
+        ring_abandon(rr);
+        rc = 0;
+    }
+    return rc;
+}
+
+static bool ring_hush(struct reactor *r, bool hush)
+{
+    struct ring_reactor *rr = (struct ring_reactor *)r;
+    if (!rr->alive)
+        return true;
+    rr->cq_eventfd_toggle(rr->ring, !hush);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* what comes after is told, what came before is seen */
+    struct io_uring_cqe *cqe;
+    return hush || rr->peek_batch_cqe(rr->ring, &cqe, 1) == 0;
+}
+
+static const struct host_backend *ring_hosts(struct reactor *r)
+{
+    return ((struct ring_reactor *)r)->recv_multishot ? &host_ring_backend : &host_poll_backend;
 }
 
 /* --- making one -------------------------------------------------------------------------------------------------- */
@@ -271,13 +377,19 @@ int reactor_new_ring(struct reactor **out, const char *liburing, unsigned entrie
         .open = ring_channel_open,
         .send = ring_channel_send,
         .close = ring_channel_close,
+        .disown = ring_disown,
+        .hosts = ring_hosts,
         .free = ring_free,
+        .due = ring_due,
+        .tell = ring_tell,
+        .hush = ring_hush,
     };
     struct ring_reactor *rr = aligned_alloc(_Alignof(struct ring_reactor), sizeof *rr);
     if (!rr)
         return -ENOMEM;
     memset(rr, 0, sizeof *rr);
     rr->entries = entries;
+    rr->incremental = true;
     int rc = reactor_init(&rr->reactor, &backend, clock_offset);
     if (rc == 0)
         rc = bind_functions(rr, liburing);

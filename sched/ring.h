@@ -13,6 +13,8 @@
 
 /* Newer than the header of Debian 12 (Linux 6.1); the numbers are ABI. */
 #define OP_READ_MULTISHOT 49 /* IORING_OP_READ_MULTISHOT, Linux 6.7 */
+#define PBUF_RING_INC 2      /* IOU_PBUF_RING_INC, Linux 6.12 */
+#define CQE_F_BUF_MORE 16    /* IORING_CQE_F_BUF_MORE, Linux 6.12 */
 
 /* liburing's functions that we use, without their io_uring_ prefix. */
 #define RING_FUNCTIONS(F)                                                                                            \
@@ -24,19 +26,27 @@
     F(int, register_files_update, (void *, unsigned, const int *, unsigned))                                         \
     F(int, register_buf_ring, (void *, struct io_uring_buf_reg *, unsigned))                                         \
     F(int, unregister_buf_ring, (void *, int))                                                                       \
+    F(bool, cq_has_overflow, (const void *))                                                                         \
     F(struct io_uring_sqe *, get_sqe, (void *))                                                                      \
     F(unsigned, sq_ready, (const void *))                                                                            \
     F(int, submit_and_get_events, (void *))                                                                          \
     F(int, submit_and_wait_timeout,                                                                                  \
       (void *, struct io_uring_cqe **, unsigned, struct __kernel_timespec *, void *))                                \
     F(unsigned, peek_batch_cqe, (void *, struct io_uring_cqe **, unsigned))                                          \
-    F(void, cq_advance, (void *, unsigned))
+    F(void, cq_advance, (void *, unsigned))                                                                          \
+    F(int, register_eventfd, (void *, int))                                                                          \
+    F(int, unregister_eventfd, (void *))                                                                             \
+    F(int, cq_eventfd_toggle, (void *, bool))
 
 /* user_data of a request: the address of what it is for, its kind in the low bits. */
 #define FOR_READ 0   /* struct ring_channel */
 #define FOR_WRITE 1  /* struct ring_write */
 #define FOR_SET 2    /* the watch set has something */
 #define FOR_NOBODY 3 /* a cancellation's own completion */
+#define FOR_RECV 4   /* struct host_socket */
+#define FOR_SEND 5   /* struct host_socket */
+#define FOR_ACCEPT 6 /* struct host_socket */
+#define FOR_BITS 7
 
 #define RING_FILES 64 /* channels with a registered file; more than that use their descriptor */
 
@@ -47,9 +57,13 @@ struct ring_reactor {
     RING_FUNCTIONS(F)
 #undef F
     unsigned entries;
+    unsigned looked;
+    uint32_t sqes;     /* requests made so far */
     bool alive;        /* there is a ring */
     bool disabled;     /* it has not been entered yet: the first thread that does owns it */
     bool multishot;    /* the kernel reads with OP_READ_MULTISHOT */
+    bool recv_multishot; /* and IORING_RECV_MULTISHOT, in a ring whose work waits until it is entered */
+    bool incremental;  /* buffers of PBUF_RING_INC, as far as we know */
     bool files;        /* RING_FILES slots are registered */
     bool late_writes;  /* a write was seen that its submission did not complete */
     bool set_armed;    /* a poll of the watch set is under way */
@@ -66,6 +80,8 @@ struct ring_reactor {
 
 /* A cleared request; NULL: no room even after a submission. */
 struct io_uring_sqe *ring_sqe(struct ring_reactor *rr, const void *subject, unsigned kind);
+/* The number of the last request that the kernel has taken, in the count of rr->sqes. */
+uint32_t ring_submitted(const struct ring_reactor *rr);
 /* Submits, waits at most ns for `count` completions and handles what there is. -errno of the submission. */
 int ring_enter(struct ring_reactor *rr, uint64_t ns, unsigned count);
 /* Lets the ring go with all that is under way; the next turn starts a new one. */
@@ -80,6 +96,7 @@ int ring_channel_register(struct ring_channel *ch);
 void ring_channel_abandon(struct ring_channel *ch);
 /* Gives buffers to the kernel and sees that it reads; what is left of ns until that must be tried again. */
 uint64_t ring_channel_prepare(struct ring_channel *ch, uint64_t ns);
+uint64_t ring_channel_due(const struct ring_channel *ch, uint64_t now); /* when ring_channel_prepare() is wanted next */
 void ring_channel_read(struct ring_channel *ch, int res, unsigned flags);
 struct ring_write;
 void ring_channel_written(struct ring_write *w, int res);

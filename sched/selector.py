@@ -1,14 +1,15 @@
 """A Reactor with the face of a standard ``selectors.BaseSelector``.
 
-Through it CPython's own asyncio code watches the host's descriptors: pipes, UNIX sockets, subprocesses, the
-self-pipe of threads and signals, ``add_reader``. Sockets of the machine's network do not pass here: their sinks are
-called inside :meth:`ReactorSelector.select`, before it returns.
+Through it CPython's own asyncio code watches the host's descriptors: pipes, datagram sockets, the self-pipe of
+threads and signals, ``add_reader``. An event of such a descriptor is left in ``ready``, and the loop comes for it with
+:meth:`ReactorSelector.take` after the turn. Sockets of transports do not pass here: their sinks are called inside the
+turn.
 """
 
 from __future__ import annotations
 
 import selectors
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from libos.sched.reactor import EV_READ, EV_WRITE, NEVER, Reactor
@@ -25,17 +26,14 @@ EVENTS = selectors.EVENT_READ | selectors.EVENT_WRITE
 
 
 class ReactorSelector(selectors.BaseSelector):
-    """``select()`` is a turn of ``reactor``, or whatever else is put at ``wait``: called with nanoseconds, it fills
-    ``ready``. ``own_reactor``: closing the selector closes the reactor too.
-    """
+    """Watches through ``reactor``. ``own_reactor``: closing the selector closes the reactor too."""
 
     def __init__(self, reactor: Reactor, *, own_reactor: bool = False) -> None:
         self._reactor = reactor
         self._own_reactor = own_reactor
         self._keys: dict[int, selectors.SelectorKey] = {}
         self._map = _Map(self)
-        self.ready: list[tuple[selectors.SelectorKey, int]] = []
-        self.wait: Callable[[int], None] = reactor.turn
+        self.ready: list[tuple[selectors.SelectorKey, int]] = []  # always this list: the loop has it too
 
     def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> selectors.SelectorKey:
         fd = _fileno(fileobj)
@@ -61,15 +59,17 @@ class ReactorSelector(selectors.BaseSelector):
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = self.ready
-        if ready:  # left by a turn that was interrupted; what still holds comes again
-            ready.clear()
-        self.wait(NEVER if timeout is None else int(timeout * 1e9) if timeout > 0 else 0)
-        if not ready:
-            return []
+        self.ready.clear()  # left by a turn that was interrupted; what still holds comes again
+        self._reactor.turn(NEVER if timeout is None else int(timeout * 1e9) if timeout > 0 else 0)
+        return self.take()
+
+    def take(self) -> list[tuple[selectors.SelectorKey, int]]:
+        """The events of the last turn."""
         # A sink of the same turn may have closed a descriptor, and opened another under its number.
         keys = self._keys
-        return [event for event in ready if keys.get(event[0].fd) is event[0]]
+        events = [event for event in self.ready if keys.get(event[0].fd) is event[0]]
+        self.ready.clear()
+        return events
 
     def get_map(self) -> Mapping[FileDescriptorLike, selectors.SelectorKey]:
         return self._map

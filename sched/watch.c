@@ -16,9 +16,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "sched/backend.h"
+#include "sched/host.h"
 
 #define READER_BIT (1ull << 63) /* in epoll_event.data: the rest is a struct reader * */
+#define SOCKET_BIT (1ull << 62) /* the rest is the id of a host socket */
 #define READER_BURST 64         /* frames read before other descriptors get their turn */
 
 static uint32_t to_epoll(unsigned mask)
@@ -26,9 +27,15 @@ static uint32_t to_epoll(unsigned mask)
     return (mask & EV_READ ? EPOLLIN : 0) | (mask & EV_WRITE ? EPOLLOUT : 0);
 }
 
+/* A hang-up or an error is for whoever looks: both directions find out, as with CPython's selectors. */
+static unsigned to_mask(uint32_t events)
+{
+    return (events & ~(uint32_t)EPOLLOUT ? EV_READ : 0) | (events & ~(uint32_t)EPOLLIN ? EV_WRITE : 0);
+}
+
 static int add(struct watch_set *set, int fd, unsigned mask)
 {
-    set->generation = (set->generation + 1) & 0x7fffffff;
+    set->generation = (set->generation + 1) & 0x3fffffff;
     struct epoll_event e = {.events = to_epoll(mask), .data.u64 = (uint64_t)set->generation << 32 | (uint32_t)fd};
     int rc = epoll_ctl(set->epfd, EPOLL_CTL_ADD, fd, &e);
     if (rc < 0 && errno == EEXIST)
@@ -68,6 +75,7 @@ void watch_set_free(struct watch_set *set)
 {
     if (set->epfd >= 0)
         close(set->epfd);
+    set->epfd = -1;
     free(set->table);
     set->table = NULL;
 }
@@ -84,6 +92,7 @@ static int rebuild(struct watch_set *set)
         return rc;
     }
     close(fresh);
+    set->rebuilt++;
     for (unsigned fd = 0; fd < set->size; fd++)
         if (set->table[fd].mask)
             add(set, fd, set->table[fd].mask);
@@ -92,6 +101,10 @@ static int rebuild(struct watch_set *set)
             set->paused++;
             reader_enter(set, reader);
         }
+    if (set->hosts) {
+        set->sockets = 0;
+        host_watch_again(set->hosts);
+    }
     return 0;
 }
 
@@ -132,6 +145,15 @@ int watch_set_change(struct watch_set *set, int fd, unsigned mask)
         return 0;
     }
     return errno == ENOENT ? add(set, fd, mask) : -errno; /* ENOENT: closed and opened again behind our back */
+}
+
+int watch_set_socket(struct watch_set *set, int fd, int64_t id, unsigned before, unsigned mask)
+{
+    struct epoll_event e = {.events = to_epoll(mask), .data.u64 = SOCKET_BIT | (uint64_t)id};
+    int op = !mask ? EPOLL_CTL_DEL : before ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    int rc = epoll_ctl(set->epfd, op, fd, &e) < 0 ? -errno : 0;
+    set->sockets += (mask && rc == 0) - (before != 0);
+    return rc;
 }
 
 /* --- readers ----------------------------------------------------------------------------------------------------- */
@@ -210,6 +232,15 @@ uint64_t watch_set_resume(struct watch_set *set, uint64_t ns, uint64_t now)
     return ns;
 }
 
+uint64_t watch_set_due(const struct watch_set *set, uint64_t now)
+{
+    uint64_t due = REACTOR_NEVER;
+    for (const struct reader *reader = set->readers; set->paused && reader; reader = reader->next)
+        if (!reader->in_set)
+            due = min_u64(due, reader->resume_at > now ? reader->resume_at : now + CHANNEL_STARVED_NS);
+    return due;
+}
+
 /* --- waiting ----------------------------------------------------------------------------------------------------- */
 
 static int epoll_wait_ns(int epfd, struct epoll_event *ready, int max, uint64_t ns)
@@ -239,16 +270,18 @@ int watch_set_wait(struct watch_set *set, uint64_t ns, uint64_t now, uint64_t *e
                 read_frames(set, reader, now);
             continue;
         }
+        unsigned mask = to_mask(ready[i].events);
+        if (data & SOCKET_BIT) {
+            if (!host_polled(set->hosts, (int64_t)(data & ~SOCKET_BIT), mask))
+                stale = true;
+            continue;
+        }
         uint32_t fd = (uint32_t)data;
         struct watch *watch = &set->table[fd];
         if (!watch->mask || watch->generation != data >> 32) {
             stale = true;
             continue;
         }
-        /* A hang-up or an error is for whoever looks: both directions find out, as with CPython's selectors. */
-        unsigned mask = ready[i].events & ~EPOLLOUT ? EV_READ : 0;
-        if (ready[i].events & ~EPOLLIN)
-            mask |= EV_WRITE;
         if (mask & watch->mask)
             events[count++] = (uint64_t)fd << 16 | (mask & watch->mask);
     }

@@ -2,7 +2,7 @@
 
 The layers, from the bottom; a layer knows those below it, and of its own row only its own folder:
 
-    0  libos/: errors, clock, rand, _native     2  net/, blk/      4  libos/: everything else
+    0  libos/: errors, clock, rand, the C half  2  net/, blk/      4  libos/: everything else
     1  sched/                                   3  vfs/            -  bench/, tests/, examples/: nobody imports them
 """
 
@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {"sched": 1, "net": 2, "blk": 2, "vfs": 3}
-BASE = {"errors", "clock", "rand", "_native", "_build"}
+BASE = {"errors", "clock", "rand", "_native", "_loop", "_build"}
 TOP = 4
 
 # Where the rules end, each for a reason.
@@ -209,9 +209,10 @@ def test_c_keeps_no_state_in_statics() -> None:
 
 
 def test_c_declares_no_variable_statics() -> None:
-    """The same at the source, where a compiler may have optimised one away: every static object is const."""
+    """The same at the source, where a compiler may have optimised one away: every static object is const,
+    but for Python's own notes of a module."""
     for file in c_files():
         code = re.sub(r"/\*.*?\*/|//[^\n]*", "", file.read_text(), flags=re.DOTALL)
         for declaration in re.findall(r"^[ \t]*static\b[^;{(]*[;={]", code, re.MULTILINE):
             is_const = re.search(r"\bconst\b", declaration) or "_Static_assert" in declaration
-            assert is_const, f"{name(file)}: {declaration.strip()}"
+            assert is_const or "PyModuleDef" in declaration, f"{name(file)}: {declaration.strip()}"

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from libos.policy import BasePolicy, run_on
 
 __all__ = ["installed", "make_module"]
 
@@ -25,16 +27,20 @@ def make_module(
 ) -> ModuleType:
     """A module ``uvloop``. ``new_event_loop`` makes the machine's loops, which are instances of ``loop_class``."""
 
-    class EventLoopPolicy(asyncio.DefaultEventLoopPolicy):
+    class EventLoopPolicy(BasePolicy):  # type: ignore[misc]
         def _loop_factory(self) -> asyncio.AbstractEventLoop:
             return new_event_loop()
 
     def install() -> None:
         asyncio.set_event_loop_policy(EventLoopPolicy())
 
-    def run(main: Coroutine[Any, Any, T], *, loop_factory: Any = None, debug: bool | None = None, **kwargs: Any) -> T:
-        with asyncio.Runner(loop_factory=loop_factory or new_event_loop, debug=debug, **kwargs) as runner:
-            return runner.run(main)
+    def run(
+        main: Awaitable[T],
+        *,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+        debug: bool | None = None,
+    ) -> T:
+        return run_on(loop_factory or new_event_loop, main, debug=debug, loop_class=loop_class)
 
     module = ModuleType("uvloop", "libos's event loop, under uvloop's name.")
     module.__dict__.update(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Impairment"]
 
 
-@dataclass(frozen=True, slots=True)
-class Impairment:
+class Impairment(NamedTuple):
     """What happens to frames in each direction: shares of them (0 to 1), times in ns."""
 
     loss: float = 0.0

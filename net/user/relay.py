@@ -131,7 +131,8 @@ class HostEnd:
 
     def abort(self) -> None:
         self.want(0)
-        self._sock.setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
+        if not self._reactor.inherited:  # else the connection is not ours alone to reset
+            self._sock.setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
         self._sock.close()
 
 

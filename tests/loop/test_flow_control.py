@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from typing import Any
 
 import pytest
@@ -126,6 +127,29 @@ def test_a_paused_writer_that_loses_its_peer_is_let_go(world: World) -> None:
         with pytest.raises(ConnectionError):
             await writer.wait_closed()
         server.close()
+
+    world.run(main())
+
+
+@pytest.mark.parametrize("size", [1, 8 << 20])
+def test_a_reader_that_says_nothing(world: World, size: int) -> None:
+    """Nothing happens in this loop but that there is room again, and at the end the end is to be told."""
+
+    def read_all(peer: socket.socket) -> int:
+        with peer:
+            return sum(iter(lambda: len(peer.recv(65536)), 0))
+
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            peer, _ = listener.accept()
+        reading = asyncio.ensure_future(asyncio.to_thread(read_all, peer))
+        writer.write(bytes(size))
+        await writer.drain()
+        writer.write_eof()
+        assert await reading == size
+        writer.close()
+        await writer.wait_closed()
 
     world.run(main())
 
