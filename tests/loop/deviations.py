@@ -56,7 +56,7 @@ TABLE = (
         skip=True,
     ),
     Row(
-        "asyncio uvloop io_uring epoll",
+        "asyncio uvloop",
         "test_servers.py::test_a_factory_that_raises_costs_only_its_connection",
         "asyncio leaves the socket to the collector and tells nobody",
         skip=True,
@@ -83,7 +83,7 @@ TABLE = (
     Row("uvloop", "test_bad_arguments.py", "says it in words of its own", skip=True),
     Row("uvloop", "test_bad_peers.py::test_a_reset_while_much_is_queued", "write() raises then", skip=True),
     Row(
-        "asyncio io_uring epoll",
+        "asyncio io_uring epoll pair",
         "test_cancellation.py::test_starting_a_server_at_every_await",
         "asyncio leaves the listener to the collector",
         skip=True,
