@@ -91,7 +91,7 @@ def world(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> I
         if world not in ABANDONED and not world.loop.is_closed():
             world.close()
         for thread in threading.enumerate():
-            if thread.name.startswith("waitpid-"):  # asyncio's child watcher: it has told the loop, and is ending
+            if "waitpid-" in thread.name:  # asyncio's child watcher: it has told the loop, and is ending
                 thread.join(2)
         gc.collect()
         living = survivors()

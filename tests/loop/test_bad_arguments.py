@@ -298,18 +298,11 @@ CASES = MappingProxyType(
 )
 
 
-LIBOS = ("io_uring", "epoll", "pair")
 PAIR = ("pair",)
 
 # Expected failures: where libos says something else. Those that pass must go.
 OTHERWISE = MappingProxyType(
     {
-        "call_later text": (LIBOS, "the C scheduler's own words"),
-        "call_soon nothing": (LIBOS, "the C scheduler's own words"),
-        "call_soon_threadsafe nothing": (LIBOS, "the C scheduler's own words"),
-        "call_later coroutine": (LIBOS, "names call_later, where asyncio names call_at"),
-        "add_writer closed": (LIBOS, "names the descriptor"),
-        "remove_reader negative": (LIBOS, "finds no such reader"),
         "connection host only": (PAIR, "port 0 is refused before anything is sent"),
         "connection port of text": (PAIR, "the resolver's own words"),
         "connection port too large": (PAIR, "names another function"),
