@@ -359,6 +359,8 @@ class Machine(NetworkCalls):
         """
         if self._closed:
             return
+        if self.reactor.turning:
+            raise WorldError("a machine cannot be closed in an event of its own: loop.call_soon(machine.close) can")
         self._closed = True
         if self.attachment is not None:
             self.attachment.detach()

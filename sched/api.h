@@ -57,8 +57,9 @@ void reactor_unembed(struct reactor *r); /* the descriptor is closed */
 struct turn_ops;
 const struct turn_ops *reactor_turn_ops(void);
 
-/* Counters since the start: turns, waits that blocked, completions, submissions, events. */
-#define REACTOR_COUNTERS 5
+/* Counters since the start: turns, waits that blocked, completions, submissions, events; rings given up (another thread
+ * took over), turns in which a ring's completion queue did not suffice. */
+#define REACTOR_COUNTERS 7
 void reactor_counters(struct reactor *r, uint64_t *out);
 const char *reactor_kind(struct reactor *r); /* "io_uring" or "epoll" */
 

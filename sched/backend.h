@@ -101,6 +101,7 @@ struct reactor {
     struct host_sockets *hosts; /* NULL: none */
     bool refused; /* a channel had no room for a frame: its poller must run again soon */
     uint64_t turns, blocked, completions, submissions, events;
+    uint64_t restarts, overflows; /* of a ring: made anew; turns in which its completion queue did not suffice */
 };
 
 /* The common part of both back ends; the caller has zeroed r. */

@@ -486,6 +486,11 @@ void hosts_free(struct host_sockets *h)
     for (uint32_t slot = 0; slot < h->slots; slot++)
         if (host_slot(h, slot)->id >= 0)
             host_close(h, host_slot(h, slot)->id);
+    for (struct host_socket *s; (s = h->ready.head);) {
+        h->ready.head = s->next_ready;
+        s->ready_on = false;
+        host_release(h, s);
+    }
     if (h->opened)
         h->ops->finish(h);
     reactor_detach(h->reactor, &h->poller);

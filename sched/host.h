@@ -109,8 +109,8 @@ struct host_pool {
     uint32_t size, count; /* of the buffers, which fill a POOL_BYTES */
     uint32_t stock, held; /* how many the kernel should have, and has */
     uint32_t idle_count;
+    uint32_t starved; /* receives that found none since the last restock */
     uint16_t tail;
-    bool ran_out;     /* the kernel found none since the last restock */
     bool incremental; /* one buffer takes many receives, one behind the other (Linux 6.12) */
     uint16_t *idle;
     struct {

@@ -3,7 +3,8 @@
  * A received piece stays where the kernel put it until its reader copies it out, once, to where it belongs. A buffer goes
  * back when the kernel has filled it and its pieces have been read. Of the buffers at hand the one that was used last is
  * given first, and the kernel has only `stock` of them: so a turn of small requests stays within a few hundred KiB of
- * cache. A kernel that runs out (ENOBUFS) doubles the stock.
+ * cache. One socket that takes them all is asked again in the next turn, which is what bounds its share of a turn; when
+ * many find none (ENOBUFS), the stock is doubled.
  *
  * From Linux 6.12 on, receives share a buffer, one behind the other, and buffers can be large; before that each receive
  * takes a buffer of its own.
@@ -21,6 +22,7 @@
 #define SHARED_SIZE (128u << 10) /* of a buffer that receives share, */
 #define SINGLE_SIZE (8u << 10)   /* and of one for each */
 #define STOCK_BYTES (256u << 10)
+#define STARVED_FEW 8
 
 int host_pool_open(struct host_pool *pool, bool incremental)
 {
@@ -79,9 +81,9 @@ void host_pool_restart(struct host_pool *pool)
 void host_pool_restock(struct host_sockets *h)
 {
     struct host_pool *pool = &h->pool;
-    if (pool->ran_out && pool->stock < pool->count)
+    if (pool->starved > STARVED_FEW && pool->stock < pool->count)
         pool->stock *= 2;
-    pool->ran_out = false;
+    pool->starved = 0;
     if (pool->held < pool->stock && !pool->idle_count)
         for (struct host_socket *s = h->ready.head; s; s = s->next_ready)
             host_keep(h, s);

@@ -173,7 +173,7 @@ void host_ring_received(struct host_sockets *h, struct host_socket *s, int res, 
     switch (-res) {
     case ENOBUFS:
         h->starved++;
-        h->pool.ran_out = true;
+        h->pool.starved++;
         break;
     case ECANCELED:
     case EAGAIN:
@@ -301,7 +301,7 @@ static void ring_close(struct host_sockets *h, struct host_socket *s)
 
 static int ring_open(struct host_sockets *h)
 {
-    int rc = host_pool_open(&h->pool, true);
+    int rc = host_pool_open(&h->pool, ring_of(h)->incremental);
     return rc < 0 || !ring_of(h)->alive ? rc : host_ring_register(h);
 }
 
@@ -317,6 +317,7 @@ int host_ring_register(struct host_sockets *h)
     memcpy((char *)&reg + offsetof(struct io_uring_buf_reg, bgid) + sizeof reg.bgid, &flags, sizeof flags);
     int rc = rr->register_buf_ring(rr->ring, &reg, 0);
     if (rc == -EINVAL && h->pool.incremental && !h->live) {
+        rr->incremental = false;
         host_pool_free(&h->pool);
         rc = host_pool_open(&h->pool, false);
         return rc < 0 ? rc : host_ring_register(h);

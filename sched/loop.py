@@ -120,6 +120,10 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
             if before == -1 and not self._signal_handlers:  # type: ignore[attr-defined]
                 signal.set_wakeup_fd(-1)
 
+    def _read_from_self(self) -> None:
+        self._woken = False
+        super()._read_from_self()  # type: ignore[misc]
+
     def remove_signal_handler(self, sig: int) -> bool:
         removed: bool = super().remove_signal_handler(sig)
         if removed and not self._signal_handlers and self.is_running():  # type: ignore[attr-defined]

@@ -84,6 +84,8 @@ void reactor_counters(struct reactor *r, uint64_t *out)
     out[2] = r->completions + r->set.frames;
     out[3] = r->submissions;
     out[4] = r->events;
+    out[5] = r->restarts;
+    out[6] = r->overflows;
 }
 
 int reactor_inherited(struct reactor *r) { return reactor_disowned(r); }

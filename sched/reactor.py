@@ -133,7 +133,7 @@ class Reactor(Turns):
         """Counts since the start."""
         out = ffi.new("uint64_t[]", lib.REACTOR_COUNTERS)
         lib.reactor_counters(self.handle, out)
-        names = ("turns", "blocked", "completions", "submissions", "events")
+        names = ("turns", "blocked", "completions", "submissions", "events", "restarts", "overflows")
         return dict(zip(names, ffi.unpack(out, lib.REACTOR_COUNTERS), strict=True))
 
     def close(self) -> None:

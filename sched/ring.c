@@ -24,6 +24,7 @@
 
 #define BATCH 64         /* completions looked at together */
 #define BATCHES 8        /* of these before the pollers run again */
+#define LOOKS 16         /* at the completion queue, without entering the ring */
 #define WAIT_MAX 3600000000000ull
 
 static inline void relax(void)
@@ -93,6 +94,7 @@ static void let_go(struct ring_reactor *rr, bool lost)
 {
     rr->queue_exit(rr->ring);
     rr->alive = false;
+    rr->reactor.restarts++;
     if (rr->reactor.hosts)
         host_ring_abandon(rr->reactor.hosts, lost);
     for (struct ring_channel *ch = rr->channels; ch; ch = ring_channel_next(ch))
@@ -216,7 +218,9 @@ int ring_enter(struct ring_reactor *rr, uint64_t ns, unsigned count)
         struct __kernel_timespec ts = {.tv_sec = (int64_t)(ns / 1000000000), .tv_nsec = (int64_t)(ns % 1000000000)};
         struct io_uring_cqe *first;
         rc = rr->submit_and_wait_timeout(rr->ring, &first, count, &ts, NULL);
-    } else if (rr->sq_ready(rr->ring)) {
+    } else if (rr->sq_ready(rr->ring) || ++rr->looked == LOOKS) {
+        /* Only entering tells that the ring has become another thread's. */
+        rr->looked = 0;
         rc = rr->submit_and_get_events(rr->ring);
     }
     if (rr->sq_ready(rr->ring) == 0)
@@ -225,7 +229,9 @@ int ring_enter(struct ring_reactor *rr, uint64_t ns, unsigned count)
     if (reap(rr)) {
         if (rr->writing > rr->queued)
             rr->late_writes = true;
-        if (rr->reactor.hosts && !rr->cq_has_overflow(rr->ring))
+        if (rr->cq_has_overflow(rr->ring)) /* more than it could hold: the next entry fetches the rest */
+            rr->reactor.overflows++;
+        else if (rr->reactor.hosts)
             host_ring_settle(rr->reactor.hosts);
     }
     return rc == -ETIME || rc == -EAGAIN || rc == -EBUSY ? 0 : rc;
@@ -271,8 +277,14 @@ static int ring_wait(struct reactor *r, uint64_t ns, uint64_t now, uint64_t *eve
     int rc;
     bool look = false;
     do {
-        if (!rr->alive && (rc = ring_start(rr)) < 0)
-            return rc;
+        if (!rr->alive) {
+            if ((rc = ring_start(rr)) < 0)
+                return rc;
+            if (r->hosts) { /* they had nowhere to put their requests */
+                uint64_t next = r->hosts->poller.run(&r->hosts->poller, now);
+                ns = next > now ? min_u64(ns, next - now) : 0;
+            }
+        }
         rr->now = now;
         rr->woken = rr->set_fired = false;
         for (struct ring_channel *ch = rr->channels; ch; ch = ring_channel_next(ch))
@@ -292,10 +304,8 @@ static int ring_wait(struct reactor *r, uint64_t ns, uint64_t now, uint64_t *eve
             }
         }
         rc = wait_for_more(rr, ns);
-        if (rc == -EEXIST) { /* the ring is another thread's */
+        if (rc == -EEXIST) /* the ring is another thread's */
             ring_abandon(rr);
-            ns = 0; /* the pollers have to ask again for what they had under way */
-        }
     } while (rc == -EEXIST);
     if (rc < 0 && rc != -EINTR)
         return rc;
@@ -379,6 +389,7 @@ int reactor_new_ring(struct reactor **out, const char *liburing, unsigned entrie
         return -ENOMEM;
     memset(rr, 0, sizeof *rr);
     rr->entries = entries;
+    rr->incremental = true;
     int rc = reactor_init(&rr->reactor, &backend, clock_offset);
     if (rc == 0)
         rc = bind_functions(rr, liburing);

@@ -57,11 +57,13 @@ struct ring_reactor {
     RING_FUNCTIONS(F)
 #undef F
     unsigned entries;
+    unsigned looked;
     uint32_t sqes;     /* requests made so far */
     bool alive;        /* there is a ring */
     bool disabled;     /* it has not been entered yet: the first thread that does owns it */
     bool multishot;    /* the kernel reads with OP_READ_MULTISHOT */
     bool recv_multishot; /* and IORING_RECV_MULTISHOT, in a ring whose work waits until it is entered */
+    bool incremental;  /* buffers of PBUF_RING_INC, as far as we know */
     bool files;        /* RING_FILES slots are registered */
     bool late_writes;  /* a write was seen that its submission did not complete */
     bool set_armed;    /* a poll of the watch set is under way */

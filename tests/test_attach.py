@@ -668,6 +668,30 @@ def test_in_the_loop_of_another_machine(new_pair: Callable[..., tuple[Machine, M
     left.run(asyncio.wait_for(main(), BOUND))
 
 
+@pytest.mark.root
+def test_after_a_loop_of_its_own(outer: Outer) -> None:
+    """Which has left a poll of the watch set under way in the ring."""
+    machine = Machine(configure(net="tap", reactor=outer.reactor, ip="10.42.206.15/24"))
+    outer.machines.append(machine)
+    machine.run(asyncio.sleep(0.01))
+
+    async def main() -> None:
+        got = outer.loop.create_future()
+        r, w = os.pipe()
+        machine.reactor.watch(r, 1, lambda mask: None if got.done() else got.set_result(mask))
+        async with machine.attach():
+            for _ in range(2):
+                os.write(w, b"x")
+                assert await got == 1
+                os.read(r, 1)
+                got = outer.loop.create_future()
+            machine.reactor.unwatch(r)
+        os.close(r)
+        os.close(w)
+
+    outer.run(main())
+
+
 def test_calls_in_a_loop_of_its_own() -> None:
     async def main(machine: Machine) -> None:
         async with await machine.start_server(echo, "127.0.0.1", 0) as server:
@@ -829,6 +853,60 @@ def test_calls_outside(new_pair: Callable[..., tuple[Machine, Machine]]) -> None
     with left.attach(loop), pytest.raises(WorldError, match="another loop"):
         asyncio.run(main())
     loop.close()
+
+
+def test_closed_in_an_event_of_its_own(outer: Outer) -> None:
+    """Refused, and nothing is half closed; the other machine may be."""
+
+    async def main() -> None:
+        left, right = outer.pair()
+
+        class Closer(asyncio.Protocol):
+            def data_received(self, data: bytes) -> None:
+                left.close()
+                with pytest.raises(WorldError, match="in an event of its own"):
+                    right.close()
+                outer.loop.call_soon(right.close)
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                lost.set_result(exc)
+
+        lost = outer.loop.create_future()
+        left.attach()
+        right.attach()
+        await right.create_server(Closer, None, 7)
+        transport, _ = await left.create_connection(asyncio.Protocol, RIGHT, 7)
+        transport.write(b"close")
+        assert isinstance(await lost, OSError)
+        assert (left.attachment, right.attachment) == (None, None)
+
+    outer.run(main())
+    assert outer.errors == []
+
+
+def test_detached_in_an_event_of_its_own(outer: Outer) -> None:
+    async def main() -> None:
+        left, right = outer.pair()
+        got = outer.loop.create_future()
+
+        class Leaver(asyncio.Protocol):
+            def data_received(self, data: bytes) -> None:
+                assert right.attachment is not None
+                right.attachment.detach()
+                right.attach()
+                got.set_result(data)
+
+        left.attach()
+        right.attach()
+        server = await right.create_server(Leaver, None, 7)
+        transport, _ = await left.create_connection(asyncio.Protocol, RIGHT, 7)
+        transport.write(b"hello")
+        assert await got == b"hello"
+        transport.close()
+        server.close()
+        await server.wait_closed()
+
+    outer.run(main())
 
 
 def test_a_reactor_that_fails_is_let_go(outer: Outer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 /* Turns: one turn of a reactor after another, and each event to its sink.
  *
- * A sink is whatever `sinks` holds for an event's token: a Stream, which is called without a detour through
- * Python, or a callable that gets the mask. Sinks report their exceptions themselves; SystemExit and KeyboardInterrupt come
- * out of the turn, and the events behind come again, for they are level-triggered.
+ * A sink is whatever `sinks` holds for an event's token: a Stream, which is called without a detour through Python, or
+ * a callable that gets the mask. Sinks report their exceptions themselves; SystemExit and KeyboardInterrupt come out of
+ * the turn, and the events behind come again, for they are level-triggered.
  *
  * The wait is the one place where the GIL is let go of. A turn within a turn (a sink that turned its own reactor)
  * would overwrite the events that are being looked at, and is refused. */
@@ -96,7 +96,7 @@ uint64_t turns_now(PyObject *object)
     return self->ops ? self->ops->now(self->reactor) : 0;
 }
 
-/* --- the type ------------------------------------------------------------------------------------------------------- */
+/* --- the type ---------------------------------------------------------------------------------------------------- */
 
 static PyObject *turns_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -175,16 +175,17 @@ int turns_type(struct state *st, PyObject *module)
         {"turn", turns_turn_method, METH_O,
          "turn(timeout_ns)\n--\n\n"
          "Send what was written, wait at most ``timeout_ns`` for something to happen, and call the sinks.\n\n"
-         "``REACTOR_NEVER`` waits without a limit, 0 only looks. Returns early, without events, when a signal arrives."},
+         "``NEVER`` waits without a limit, 0 only looks. Returns early, without events, when a signal arrives."},
         {"poll", turns_poll_method, METH_NOARGS,
          "poll()\n--\n\n"
-         "A turn that never waits, of a reactor that is embedded in another loop. True: sinks were called, and it is to be\n"
-         "called again when what they set off has run; False: nothing more until the descriptor says so."},
+         "A turn that never waits, of a reactor that is embedded in another loop. True: sinks were called, and it is to\n"
+         "be called again when what they set off has run; False: nothing more until the descriptor says so."},
         {"_bind", turns_bind, METH_VARARGS, "The addresses of a ``struct reactor`` and of its ``struct turn_ops``."},
         {"_unbind", turns_unbind, METH_NOARGS, "The reactor is about to be freed."},
         {NULL},
     };
     static const PyMemberDef members[] = {
+        {"turning", T_BOOL, offsetof(struct turns, turning), READONLY, "Whether a turn is under way: a sink asks."},
         {"sinks", T_OBJECT_EX, offsetof(struct turns, sinks), READONLY, "Who is called, by token."},
         {NULL},
     };

@@ -50,8 +50,8 @@ WORLDS: Mapping[str, World] = {
     "host": World(("--net", "host"), "127.0.0.1", "127.0.0.1"),
     "host-epoll": World(("--net", "host", "--reactor", "epoll"), "127.0.0.1", "127.0.0.1"),
 }
-# With and without TLS; with it on io_uring only, for what differs is above the reactor.
-WAYS = [*((world, "plain") for world in WORLDS), *((world, "tls") for world in WORLDS if not world.endswith("epoll"))]
+# With TLS only in two of them, for what differs in the others is below it.
+WAYS = [*((world, "plain") for world in WORLDS), ("tap", "tls"), ("host", "tls")]
 PACKAGES: Mapping[str, str] = {  # of Debian, by the program that is looked for
     "h2load": "nghttp2-client",
     "ip": "iproute2",
@@ -159,19 +159,16 @@ class Process:
         self._process.send_signal(signum)
         return self.wait()
 
-    def kill_all(self) -> None:
-        """It and the processes that it has started, without a chance to say goodbye to anybody."""
-        self._process.send_signal(signal.SIGSTOP)  # it starts no more
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        for pid in map(int, children):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.close()
-
     def close(self) -> None:
-        """Kill and reap it, unless it has ended."""
+        """Kill and reap it, unless it has ended: it and the processes that it has started, without a chance to say
+        goodbye to anybody."""
         if self._process.poll() is None:
+            self._process.send_signal(signal.SIGSTOP)  # it starts no more
+            children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
             self._process.kill()
+            for pid in map(int, children):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(BrokenPipeError):
             self._process.communicate()
 

@@ -69,8 +69,7 @@ def postgres(site: Site, cluster: Path) -> Iterator[Process]:
     as_owner = {"user": OWNER, "group": OWNER, "extra_groups": [], "cwd": data}
     server = site.serve(program("postgres"), "-D", data, port=5432, **as_owner)
     yield server
-    if server.poll() is None:
-        server.kill_all()
+    server.close()
     shutil.rmtree(data)
 
 
@@ -78,6 +77,6 @@ def postgres(site: Site, cluster: Path) -> Iterator[Process]:
 def test_asyncpg(site: Site, postgres: Process, certificate: Certificate, world: str, security: str) -> None:
     authority = str(certificate.authority) if security == "tls" else "plain"
     passed = site.run_cases(
-        world, HERE / "postgres_guest.py", WORLDS[world].server, authority, wishes={"kill": postgres.kill_all}
+        world, HERE / "postgres_guest.py", WORLDS[world].server, authority, wishes={"kill": postgres.close}
     )
     assert passed[-1] == "server_is_killed"

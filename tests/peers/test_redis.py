@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-
 import pytest
 
 from .conftest import Certificate
@@ -32,7 +30,7 @@ def serve(site: Site, certificate: Certificate) -> Process:
 @pytest.mark.parametrize(("world", "security"), WAYS)
 def test_redis(site: Site, certificate: Certificate, world: str, security: str) -> None:
     server = serve(site, certificate)
-    wishes = {"kill": lambda: server.stop(signal.SIGKILL), "restart": lambda: serve(site, certificate)}
+    wishes = {"kill": server.close, "restart": lambda: serve(site, certificate)}
     authority = str(certificate.authority) if security == "tls" else "plain"
     passed = site.run_cases(world, HERE / "redis_guest.py", WORLDS[world].server, authority, wishes=wishes)
     assert passed[-1] == "server_is_restarted"

@@ -4,14 +4,18 @@ from wrk and h2load."""
 from __future__ import annotations
 
 import contextlib
+import json
 import re
+import ssl
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from .conftest import Certificate
-from .site import HERE, WAYS, WORLDS, Guest, Site, needs
+from .site import HERE, PATIENCE, WAYS, WORLDS, Guest, Site, needs
 
 pytestmark = needs("wrk", "h2load", modules=["fastapi", "httptools", "httpx", "uvicorn", "websockets"])
 
@@ -27,27 +31,35 @@ class Server:
         self.url = f"http{'s' if certificate else ''}://{WORLDS[world].guest}:{PORT}"
         site.wait_for(guest, WORLDS[world].guest, PORT)
 
-    def client(self, what: str) -> str:
-        """``what`` the client (uvicorn_client.py) is to do; what it says of that."""
-        return self.site.outside(sys.executable, HERE / "uvicorn_client.py", self.url, self.authority, what).strip()
+    def everything(self) -> str:
+        """What a client (uvicorn_client.py) says when it has tried it all."""
+        return self.site.outside(sys.executable, HERE / "uvicorn_client.py", self.url, self.authority).strip()
+
+    def get(self, path: str) -> Any:
+        context = None if self.authority == "plain" else ssl.create_default_context(cafile=self.authority)
+        with (
+            self.site.namespace.entered(),
+            urllib.request.urlopen(f"{self.url}/{path}", timeout=PATIENCE, context=context) as response,
+        ):
+            return json.load(response)
 
     def h2load(self, *options: str) -> None:
         """1000 requests of 50 clients: each succeeds, and no other arrives."""
-        before = int(self.client("served"))
+        before = self.get("served")
         said = self.site.outside("h2load", "-n1000", "-c50", *options, f"{self.url}/hello")
         assert "1000 total, 1000 started, 1000 done, 1000 succeeded, 0 failed, 0 errored, 0 timeout" in said, said
         assert "1000 2xx" in said, said
-        assert int(self.client("served")) == before + 1000
+        assert self.get("served") == before + 1000
 
     def wrk(self) -> None:
         """For a second. It does not wait for the last answers of its 64 clients."""
-        before = int(self.client("served"))
+        before = self.get("served")
         said = self.site.outside("wrk", "-t2", "-c64", "-d1s", f"{self.url}/hello")
         requests = re.search(r"(\d+) requests in", said)
         assert requests
         assert "Socket errors" not in said, said
         assert "Non-2xx" not in said, said
-        assert 0 < int(requests[1]) <= int(self.client("served")) - before <= int(requests[1]) + 64
+        assert 0 < int(requests[1]) <= self.get("served") - before <= int(requests[1]) + 64
 
 
 Start = Callable[..., contextlib.AbstractContextManager[Server]]
@@ -82,19 +94,18 @@ def uvicorn(site: Site, certificate: Certificate) -> Start:
 @pytest.mark.parametrize(("world", "security"), WAYS)
 def test_an_application(uvicorn: Start, world: str, security: str) -> None:
     with uvicorn(world, security=security) as server:
-        assert server.client("everything") == "done"
+        assert server.everything() == "done"
         server.h2load("--h1")
         if (world, security) in (("tap", "plain"), ("host", "plain")):
             server.wrk()
 
 
-@pytest.mark.parametrize("http", ["h11", "httptools"])
-@pytest.mark.parametrize("loop", ["auto", "asyncio", "uvloop"])
+@pytest.mark.parametrize(("loop", "http"), [("auto", "httptools"), ("asyncio", "h11"), ("uvloop", "httptools")])
 def test_every_loop_is_ours(uvicorn: Start, loop: str, http: str) -> None:
     with uvicorn("tap", f"--loop={loop}", f"--http={http}") as server:
-        loops, client = server.client("loop").split(" from ")
-        assert "libos.sched.loop" in loops
-        assert client == "10.0.3.2"
+        said = server.get("loop")
+        assert "libos.sched.loop" in said["loops"]
+        assert said["client"] == "10.0.3.2"
         server.h2load("--h1")
 
 

@@ -1,5 +1,5 @@
-"""A client of uvicorn_app.py, on the kernel's sockets. Arguments: the URL, the authority of its certificate or `plain`,
-and what to do."""
+"""A client of uvicorn_app.py, on the kernel's sockets. Arguments: the URL, the authority of its certificate or
+`plain`."""
 
 import asyncio
 import hashlib
@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 SIZE = 8 << 20
 
 
-async def everything(http: httpx.AsyncClient, url: str, tls: ssl.SSLContext | None) -> str:
+async def everything(http: httpx.AsyncClient, url: str, tls: ssl.SSLContext | None) -> None:
     made = await http.post("/items", json={"name": "pen", "price": 2.5, "tags": ["blue"]})
     assert (made.status_code, made.json()) == (201, {"name": "pen", "price": 2.5, "tags": ["blue"]})
     assert (await http.post("/items", json={"name": "pen", "price": -1})).status_code == 409
@@ -37,22 +37,13 @@ async def everything(http: httpx.AsyncClient, url: str, tls: ssl.SSLContext | No
         for n in range(100):
             await socket.send(f"hello {n}")
             assert await socket.recv() == f"HELLO {n}"
-    return "done"
 
 
-async def served(http: httpx.AsyncClient, url: str, tls: ssl.SSLContext | None) -> str:
-    return (await http.get("/served")).text
-
-
-async def loop(http: httpx.AsyncClient, url: str, tls: ssl.SSLContext | None) -> str:
-    said = (await http.get("/loop")).json()
-    return f"{said['loops']} from {said['client']}"
-
-
-async def main(url: str, authority: str, what: str) -> None:
+async def main(url: str, authority: str) -> None:
     tls = None if authority == "plain" else ssl.create_default_context(cafile=authority)
     async with httpx.AsyncClient(base_url=url, verify=tls or False, timeout=20) as http:
-        print(await {"everything": everything, "served": served, "loop": loop}[what](http, url, tls))
+        await everything(http, url, tls)
+    print("done")
 
 
 asyncio.run(main(*sys.argv[1:]))

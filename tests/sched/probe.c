@@ -168,3 +168,5 @@ void probe_raise(struct probe *p, unsigned events) { p->counts.raised = events; 
 void probe_event_on_frame(struct probe *p, int on) { p->event_on_frame = on; }
 void probe_counts(struct probe *p, struct probe_counts *out) { *out = p->counts; }
 void probe_without_multishot(struct reactor *r) { ((struct ring_reactor *)r)->multishot = false; }
+void probe_without_multishot_receive(struct reactor *r) { ((struct ring_reactor *)r)->recv_multishot = false; }
+void probe_without_shared_buffers(struct reactor *r) { ((struct ring_reactor *)r)->incremental = false; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import select
@@ -145,6 +146,16 @@ def test_a_call_wakes_once(front: Front, stack: Stack) -> None:
     front.sleep()
     assert front.reactor.statistics()["turns"] == turns + 1
     lib.sock_free(stack.handle, id)
+
+
+def test_a_call_knows_the_time(front: Front, stack: Stack) -> None:
+    """However long nobody turned the stack: an address cannot be had until a moment that is over."""
+    front.sleep()
+    while not front.reactor.poll() and front.readable(0.02):
+        pass
+    address = bytes(10) + b"\xff\xff\x0a\x00\x00\x05"
+    over = front.reactor.now() - 1_000_000
+    assert lib.stack_set_address(stack.handle, 2, address, 24, 0, over, over) == -errno.EINVAL
 
 
 def test_frames_from_the_side_wake(front: Front) -> None:
