@@ -90,6 +90,13 @@ int host_error(struct host_sockets *h, int64_t id); /* and clear: an errno, 0 */
 /* Cancels all that is under way and drops what is queued. The descriptor may be closed right after. */
 int host_close(struct host_sockets *h, int64_t id);
 
+/* Sends from the caller's memory, which stays as it is until host_lent() says 0; EV_WRITE is not reported before that.
+ * What was sent before goes before it, what is sent from now on behind it. -EAGAIN: something is lent already, or too
+ * much is queued: host_send(). -EOPNOTSUPP: host_send() copies nothing here anyhow. If host_close() says 1, the memory
+ * is still being read, and EV_WRITE, the last event of this id, tells when it is free. */
+int host_lend(struct host_sockets *h, int64_t id, const uint8_t *data, size_t len);
+int64_t host_lent(struct host_sockets *h, int64_t id);
+
 const struct stream_ops *host_stream_ops(void);
 
 #define HOSTS_COUNTERS 8
