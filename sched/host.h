@@ -68,6 +68,7 @@ struct host_socket {
     uint8_t sending;    /* enum host_sending */
     bool sending_on;    /* on that list */
     bool cancelling_send;
+    bool large;  /* by readiness: much came at once */
     bool full;   /* the last send found no room, or not enough */
     bool copies; /* to send without a copy makes no sense here */
     int16_t error; /* pending, positive errno */
