@@ -2,8 +2,8 @@
  *
  * A call from above changes the socket and puts it on the dirty list; once a turn, before the wait, the back end's
  * work() brings the kernel in line with it. So what is changed twice in a turn costs nothing twice, and all that was
- * sent goes out together. What the kernel answers puts the socket on the ready list. It leaves that list when it is asked
- * and has nothing to report: events are levels. */
+ * sent goes out together. What the kernel answers puts the socket on the ready list. It leaves that list when it is
+ * asked and has nothing to report: events are levels. */
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <string.h>

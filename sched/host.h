@@ -4,8 +4,9 @@
  * listeners. How bytes move is a back end's business: host_ring.c, with multishot receives and batched sends, or
  * host_poll.c, by readiness in the watch set (the epoll reactor, and io_uring before Linux 6.1).
  *
- * Ownership: the set owns its sockets, which never move in memory: requests under way carry their address. A socket that
- * is closed while the kernel still has a request of it keeps its slot, without an id, until the last one has ended. */
+ * Ownership: the set owns its sockets, which never move in memory: requests under way carry their address. A socket
+ * that is closed while the kernel still has a request of it keeps its slot, without an id, until the last one has
+ * ended. */
 #ifndef LIBOS_HOST_H
 #define LIBOS_HOST_H
 

@@ -1,9 +1,9 @@
 /* Host sockets by readiness: the watch set says when, recv(2) and send(2) do it at once.
  *
- * Reading goes straight to where the reader wants it. A reader that asks first how much there is (readable) is answered by
- * reading into the set's scratch buffer, from which recv() then copies; another socket's turn moves what was left there
- * to memory of its own. A copy of a little costs less than to ask the kernel (FIONREAD), of much it costs more: what a
- * socket gave last decides. What the kernel does not take is refused, and EV_WRITE tells when it takes more. */
+ * Reading goes straight to where the reader wants it. A reader that asks first how much there is (readable) is answered
+ * by reading into the set's scratch buffer, from which recv() then copies; another socket's turn moves what was left
+ * there to memory of its own. A copy of a little costs less than to ask the kernel (FIONREAD), of much it costs more:
+ * what a socket gave last decides. What the kernel does not take is refused, and EV_WRITE tells when it takes more. */
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <sys/ioctl.h>

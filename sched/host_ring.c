@@ -8,8 +8,8 @@
  * Closing. The descriptor may be closed, and its number used again, as soon as host_close() returns. Requests that are
  * submitted have the file; one that is not yet (a turn that failed) is submitted then.
  *
- * No linked timeouts: a loop's time-outs are timers of its own heap, cancelled far more often than they go off, and each
- * linked one would be two more requests with a completion each, and a hrtimer in the kernel. */
+ * No linked timeouts: a loop's time-outs are timers of its own heap, cancelled far more often than they go off, and
+ * each linked one would be two more requests with a completion each, and a hrtimer in the kernel. */
 #define _GNU_SOURCE
 #include <string.h>
 #include <sys/socket.h>
@@ -113,7 +113,8 @@ void host_ring_received(struct host_sockets *h, struct host_socket *s, int res, 
     }
     struct host_piece *piece = NULL;
     if (flags & IORING_CQE_F_BUFFER)
-        piece = host_pool_take(h, flags >> IORING_CQE_BUFFER_SHIFT, res > 0 ? (uint32_t)res : 0, flags & CQE_F_BUF_MORE);
+        piece = host_pool_take(h, flags >> IORING_CQE_BUFFER_SHIFT, res > 0 ? (uint32_t)res : 0,
+                               flags & CQE_F_BUF_MORE);
     if (s->closing) {
         if (piece)
             host_piece_free(h, piece);
