@@ -208,7 +208,7 @@ def _number(text: str, units: Mapping[str, int], limit: int = 2**63) -> int:
 class MachineConfig(NamedTuple):
     """The keys of ``machine.toml``; ``_KEYS`` says of each what is allowed."""
 
-    net: Literal["host", "user", "tap"] = "user"
+    net: Literal["host", "user", "tap", "pair"] = "user"
     publish: tuple[Publish, ...] = ()
     ip: tuple[Interface, ...] = ()
     gateway: tuple[Address, ...] = ()
@@ -337,7 +337,7 @@ def _file(what: str) -> _Key:
 
 _KEYS: Mapping[str, _Key] = MappingProxyType(
     {
-        "net": _one_of("host", "user", "tap"),
+        "net": _one_of("host", "user", "tap", "pair")._replace(allowed="host, user or tap (or pair: see Machine.pair)"),
         "publish": _Key("[ADDR:]HOST:GUEST[/tcp|/udp] with ports up to 65535", Publish.parse, several=True),
         "ip": _Key(
             "ADDR/PREFIX, as 10.0.0.2/24 or fd00::2/64; in world tap also dhcp, auto", Interface.parse, several=True

@@ -3,11 +3,13 @@
     host    Reactor                                      the kernel's sockets
     user    Reactor, Stack <- [pcap] <- [impair] <- pair <- Gateway <- the kernel's sockets
     tap     Reactor, Stack <- [pcap] <- [impair] <- tap  <- the kernel's bridge or routes
+    pair    Reactor, Stack <- [pcap] <- [impair] <- pair <- another machine
 
-A machine may be used from one thread at a time. Its loops come one after another and share it: what a closed loop
-left behind is the next one's (listening sockets are not, they belong to transports). Ownership: the machine owns its
-reactor, network, stack and gateway, and whatever they own: :meth:`Machine.close` frees all of it, in the order that
-lets the last bytes out first. A constructor that fails has left nothing.
+A machine may be used from one thread at a time, the two of a pair from the same one. Its loops come one after another
+and share it: what a closed loop left behind is the next one's (listening sockets are not, they belong to transports).
+Or it is attached to a loop that somebody else runs (``attach.py``). Ownership: the machine owns its reactor, network,
+stack and gateway, and whatever they own: :meth:`Machine.close` frees all of it, in the order that lets the last bytes
+out first. A constructor that fails has left nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from libos.attach import Attachment, NetworkCalls
 from libos.clock import Clock, MonotonicClock
 from libos.config import MachineConfig
 from libos.errors import AddressError, ConfigError, HostError, WorldError
@@ -62,10 +65,10 @@ def _hosts(config: MachineConfig) -> Hosts:
     return Hosts(config.hosts.addresses(), read_hosts(text))
 
 
-class Machine:
+class Machine(NetworkCalls):
     """Boots at once. ``clock`` and ``rng`` are its only sources of time and randomness. ``say`` gets a line when an
     address was leased, or turns out to be somebody else's. Addresses that others are asked for come later: see
-    :meth:`wait_for_addresses`.
+    :meth:`wait_for_addresses`. ``link`` is the device in world ``pair``, and the machine's from now on.
 
     Raises HostError (no TAP, a port taken …) or ConfigError, with nothing left behind.
     """
@@ -77,31 +80,38 @@ class Machine:
         clock: Clock | None = None,
         rng: Rng | None = None,
         say: Callable[[str], object] = lambda line: None,
+        link: Link | None = None,
     ) -> None:
         self.config = config = MachineConfig() if config is None else config
         self.rng = Rng(config.seed) if rng is None else rng
         self.clock = MonotonicClock(self.rng.bits(50)) if clock is None else clock
-        self.plan = Plan.of(config)
         self.stack: Stack | None = None
         self.network: StackNetwork | None = None
         self.gateway: Gateway | None = None
         self.tap: str | None = None  # the device's name
         self.configurator: Configurator | None = None
         self._say = say
-        self._link: Link | None = None
+        self.attachment: Attachment | None = None
+        self.link: Link | None = None  # as the stack sees it
         self._loops: weakref.WeakSet[MachineLoop] = weakref.WeakSet()
         self._closed = False
         self._final: dict[str, int] | None = None
         with ExitStack() as undo:
+            if link is not None:
+                undo.callback(link.close)
+            if (link is None) == (config.net == "pair"):
+                allowed = "pair, with link=" if link else "host, user or tap (those of world pair: see Machine.pair)"
+                raise ConfigError(f"net={config.net}: allowed: {allowed}")
+            self.plan = Plan.of(config)
             self.reactor = Reactor(config.reactor, clock=self.clock, spin_us=config.spin_us)
             undo.callback(self.reactor.close)
             if config.net != "host":
-                self._boot_network(undo)
+                self._boot_network(undo, link)
             self._undo = undo.pop_all()
 
     # Each part is pushed on `undo` as soon as it exists. A link's close does nothing once a wrapper or a stack has it.
 
-    def _boot_network(self, undo: ExitStack) -> None:
+    def _boot_network(self, undo: ExitStack, link: Link | None) -> None:
         # Imported here, for a machine in world `host` needs none of it.
         from libos.net.names.resolver import Resolver
         from libos.net.network import StackNetwork
@@ -124,9 +134,9 @@ class Machine:
             ecn=config.ecn,
         )
         undo.callback(self.stack.close)
-        self._link = self._wrapped(self._open_link(undo), undo)
-        ifindex = self.stack.add_link(self._link)
-        if config.net == "user":  # a link with two ends, where nobody else can have them
+        self.link = self._wrapped(self._open_link(undo) if link is None else link, undo)
+        ifindex = self.stack.add_link(self.link)
+        if config.net != "tap":  # a link with two ends, where nobody else can have them
             for interface in plan.ip:
                 self.stack.add_address(ifindex, interface)
         for gateway in plan.gateway:
@@ -142,7 +152,7 @@ class Machine:
         self.network = StackNetwork(self.stack, self.reactor, resolver=resolver)
         undo.callback(self.network.close)
         if config.net == "tap":
-            self.configurator = self._new_configurator(self.network, self._link.mac, ifindex)
+            self.configurator = self._new_configurator(self.network, self.link.mac, ifindex)
             undo.callback(self.configurator.close)
         if self.gateway is not None:
             self.gateway.inside = self.stack.handle, self.network.base
@@ -250,6 +260,37 @@ class Machine:
         """A loop on this machine. See :class:`MachineLoop`."""
         return MachineLoop(self)
 
+    @classmethod
+    def pair(
+        cls, a: MachineConfig | None = None, b: MachineConfig | None = None, **options: Any
+    ) -> tuple[Machine, Machine]:
+        """Two machines joined by a wire in memory. See :func:`libos.pair.new_pair`."""
+        from libos.pair import new_pair
+
+        return new_pair(cls, a, b, **options)
+
+    def attach(self, loop: asyncio.AbstractEventLoop | None = None) -> Attachment:
+        """Live in ``loop`` (None: the running one) from now on. See :class:`libos.attach.Attachment`.
+
+        ``loop`` is of this thread, running or about to; ``spin_us`` does not apply there. WorldError: the machine has
+        no network of its own (world `host`), is closed, attached already, or has an open loop of its own.
+        """
+        if self._closed:
+            raise WorldError("this machine is closed")
+        if self.network is None:
+            raise WorldError("world host has no network to attach: the loop has the kernel's sockets already")
+        if self.attachment is not None:
+            raise WorldError("this machine is attached already: detach it first")
+        if any(not own.is_closed() for own in self._loops):
+            raise WorldError("this machine has an open loop of its own: close it first")
+        self.attachment = Attachment(self, asyncio.get_running_loop() if loop is None else loop)
+        return self.attachment
+
+    def left(self, attachment: Attachment) -> None:
+        """``attachment`` has ended."""
+        if self.attachment is attachment:
+            self.attachment = None
+
     def run(self, main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
         """``asyncio.run(main)`` on this machine."""
         with asyncio.Runner(loop_factory=self.new_event_loop, debug=debug) as runner:
@@ -279,9 +320,9 @@ class Machine:
         if self._final is not None:
             return self._final
         counts = {f"reactor_{name}": count for name, count in self.reactor.statistics().items()}
-        if self.stack is None or self._link is None:
+        if self.stack is None or self.link is None:
             return counts
-        link, stack = self._link.stats(), self.stack.counters()
+        link, stack = self.link.stats(), self.stack.counters()
         return {
             "packets_in": link["rx_packets"],
             "packets_out": link["tx_packets"],
@@ -301,6 +342,8 @@ class Machine:
             raise WorldError("this machine is closed")
         if self.reactor.inherited:
             return False
+        if self.attachment is not None:
+            raise WorldError("this machine is attached to a loop: detach it first")
         if any(other.thread != loop.thread and not other.is_closed() for other in self._loops):
             return False
         self._loops.add(loop)
@@ -309,23 +352,42 @@ class Machine:
     # --- the end -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Let freed sockets send what they still have (for at most two seconds), then free everything."""
+        """Let freed sockets send what they still have (for at most two seconds), then free everything.
+
+        That waits here, and holds up a loop that the machine is attached to, where ``async with machine.attach()`` has
+        done it before. In world `pair` the other machine could not answer meanwhile, so nothing is waited for.
+        """
         if self._closed:
             return
+        if self.reactor.turning:
+            raise WorldError("a machine cannot be closed in an event of its own: loop.call_soon(machine.close) can")
         self._closed = True
+        if self.attachment is not None:
+            self.attachment.detach()
         with self._undo:
-            if self.stack is not None and not self.reactor.inherited:  # a forked child has nothing to say to the peers
-                self._linger(self.stack)
+            if (
+                self.network is not None and not self.reactor.inherited
+            ):  # a forked child has nothing to say to the peers
+                self.network.hang_up()
+                self._linger()
                 if self.configurator is not None:
                     self.configurator.close()
                     self.reactor.turn(0)  # what it said at last
             self._final = self.statistics()
 
-    def _linger(self, stack: Stack) -> None:
+    def lingering(self) -> int:
+        """Closed connections that still have something to get through."""
+        if self.stack is None:
+            return 0
+        return self.stack.lingering() + (0 if self.gateway is None else self.gateway.lingering())
+
+    def _linger(self) -> None:
         """Turn until two turns in a row found nothing to wait for: the first may have moved an end of stream on."""
-        deadline, quiet = self.reactor.now() + LINGER_NS, 0
+        patience = 0 if self.config.net == "pair" else LINGER_NS
+        deadline, quiet = self.reactor.now() + patience, 0
+        self.reactor.turn(0)
         while quiet < 2 and (left := deadline - self.reactor.now()) > 0:
-            busy = stack.lingering() or (self.gateway is not None and self.gateway.lingering())
+            busy = self.lingering()
             quiet = 0 if busy else quiet + 1
             self.reactor.turn(min(left, 10_000_000) if busy else 0)
 

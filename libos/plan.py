@@ -25,6 +25,10 @@ class Plan(NamedTuple):
             return cls((), (), (), ())
         import ipaddress  # the other worlds' programs can wait for it
 
+        if config.net == "pair":  # the other end has a plan of its own
+            if asked := [each for each in config.ip if not each.static]:
+                raise ConfigError(f"ip {asked[0]}: allowed: in world tap (in world pair there is nobody to ask)")
+            return cls(config.ip, config.gateway, (), config.dns)
         subnet = "10.0.2.{}/24", "fd00:6c69:626f:73::{}/64"
         if config.net == "tap":
             subnet = "10.0.3.{}/24", "fd00:6c69:626f:74::{}/64"

@@ -64,15 +64,19 @@ class StackNetwork:
         self.sinks[self.base] = self._consult  # id 0 is the stack's own
         self._closed = False
 
-    def close(self) -> None:
-        """Reset what is still open, without callbacks on a closed loop; leave the reactor."""
-        if self._closed:
-            return
-        self._closed = True
+    def hang_up(self) -> None:
+        """Reset what is still open, without callbacks on a closed loop. Sockets that were closed go on."""
         for token in [token for token in self.sinks if token >> POLLER_SHIFT == self.base >> POLLER_SHIFT]:
             sink = self.sinks.pop(token, None)
             if sink is not None:
                 sink(EV_GONE)
+
+    def close(self) -> None:
+        """Hang up, and leave the reactor."""
+        if self._closed:
+            return
+        self._closed = True
+        self.hang_up()
         self.reactor.detach(self.stack.poller)
 
     def _consult(self, mask: int) -> None:

@@ -111,6 +111,7 @@ struct sock *sock_find_any(struct stack *s, int64_t id)
 struct sock *sock_find(struct stack *s, int64_t id)
 {
     struct sock *k = sock_find_any(s, id);
+    stack_called(s);
     return k && !k->orphan ? k : NULL;
 }
 

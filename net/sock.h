@@ -68,7 +68,7 @@ void sock_table_free(struct stack *s);
 
 /* size: of the struct that begins with a struct sock; zeroed. NULL and *error: EMFILE at the bound, ENOMEM. */
 struct sock *sock_new(struct stack *s, size_t size, const struct sock_ops *ops, int type, int family, int *error);
-struct sock *sock_find(struct stack *s, int64_t id); /* NULL: dead, or an orphan */
+struct sock *sock_find(struct stack *s, int64_t id); /* for a call from Python. NULL: dead, or an orphan */
 struct sock *sock_find_any(struct stack *s, int64_t id); /* an orphan, too */
 void sock_destroy(struct stack *s, struct sock *k);
 void sock_orphan(struct stack *s, struct sock *k); /* its owner has let go: no event will name it any more */

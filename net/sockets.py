@@ -363,8 +363,8 @@ class StackSocket:
         return False
 
     def set_inheritable(self, inheritable: bool) -> None:
-        if inheritable:
-            raise WorldError("a socket of the machine cannot be inherited")
+        """Without effect: there is no descriptor to inherit. Servers ask for it that may start processes, and mostly do
+        not (hypercorn); one that does finds no descriptor to hand on."""
 
     def dup(self) -> StackSocket:
         raise WorldError("a socket of the machine has no descriptor that could be duplicated")

@@ -161,7 +161,11 @@ int stack_add_link(struct stack *s, struct link *l)
     return nif->index;
 }
 
-void stack_set_alarm(struct stack *s, uint64_t when) { s->alarm = when; }
+void stack_set_alarm(struct stack *s, uint64_t when)
+{
+    stack_called(s);
+    s->alarm = when;
+}
 
 int stack_counter_count(void) { return COUNTER_COUNT; }
 

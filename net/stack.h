@@ -109,6 +109,13 @@ static inline void stack_set_now(struct stack *s, uint64_t now)
         s->now = now;
 }
 
+/* A call from Python, which gives no time and may come when nobody turns the stack: see sched/embed.c. */
+static inline void stack_called(struct stack *s)
+{
+    if (s->poller.asleep)
+        stack_set_now(s, reactor_wake(s->poller.reactor));
+}
+
 /* --- congestion control from outside (tcp/cong_script.c) --- */
 bool cong_rounds_waiting(const struct stack *s);
 void cong_scripts_free(struct stack *s);

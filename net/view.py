@@ -92,7 +92,8 @@ def _owner(sink: Callable[..., object] | None) -> str:
     who: Any = sink
     while isinstance(who, partial):  # of a context's run()
         who = next((arg for arg in who.args if callable(arg)), who.func)
-    who = getattr(who, "__self__", None)
+    if not isinstance(who, asyncio.BaseTransport):  # which is called itself
+        who = getattr(who, "__self__", None)
     for attribute in ("_protocol", "_app_protocol", "_factory"):  # a transport's; under TLS, the application's
         who = getattr(who, attribute, None) or who
     if who is None:

@@ -46,7 +46,14 @@ int reactor_detach(struct reactor *r, struct poller *p);
  * 0 also when a signal arrived. max is 2 at least; what does not fit stays pending. Watched descriptors come first. */
 int reactor_turn(struct reactor *r, uint64_t timeout, uint64_t *events, unsigned max);
 
-/* reactor_turn() and reactor_now(), as a table (sched/reactor.h) for whoever cannot be linked with them. */
+/* Inside another event loop (see embed.c): a descriptor, the reactor's own, that is readable when reactor_poll() has
+ * something to do. A turn that never waits: the number of events, and it wants to be called again when they have been
+ * dealt with; 0: nothing until the descriptor says so. -EBUSY: embedded already. */
+int reactor_embed(struct reactor *r);
+int reactor_poll(struct reactor *r, uint64_t *events, unsigned max);
+void reactor_unembed(struct reactor *r); /* the descriptor is closed */
+
+/* reactor_turn() and its like, as a table (sched/reactor.h) for whoever cannot be linked with them. */
 struct turn_ops;
 const struct turn_ops *reactor_turn_ops(void);
 

@@ -49,6 +49,7 @@ struct watch_set {
     unsigned sockets; /* host sockets in the epoll set: of a struct host_sockets, */
     struct host_sockets *hosts;
     uint64_t frames; /* read so far */
+    unsigned rebuilt; /* counts the files that epfd has stood for */
 };
 
 int watch_set_init(struct watch_set *set);
@@ -58,6 +59,8 @@ int watch_set_change(struct watch_set *set, int fd, unsigned mask);
 int watch_set_wait(struct watch_set *set, uint64_t ns, uint64_t now, uint64_t *events, unsigned max);
 /* Puts paused readers back that may go on; what is left of ns before the others must be tried again. */
 uint64_t watch_set_resume(struct watch_set *set, uint64_t ns, uint64_t now);
+/* When watch_set_resume() is wanted next. */
+uint64_t watch_set_due(const struct watch_set *set, uint64_t now);
 /* Wants `mask` instead of `before` for a socket of set->hosts; 0: not in the set. It is open. */
 int watch_set_socket(struct watch_set *set, int fd, int64_t id, unsigned before, unsigned mask);
 int reader_open(struct watch_set *set, struct reader *reader, struct channel *c);
@@ -78,6 +81,12 @@ struct backend {
     void (*disown)(struct reactor *r);
     const struct host_backend *(*hosts)(struct reactor *r);
     void (*free)(struct reactor *r);
+    /* When wait() must be called again although nothing came: a descriptor that rests, buffers that ran out. */
+    uint64_t (*due)(struct reactor *r, uint64_t now);
+    /* For what the watch set does not show: the kernel adds to this eventfd when something completes (-1: no more), unless
+     * hushed. Loud again: false when there are completions already. NULL: the watch set shows all. */
+    int (*tell)(struct reactor *r, int event);
+    bool (*hush)(struct reactor *r, bool hush);
 };
 
 struct reactor {
@@ -86,6 +95,9 @@ struct reactor {
     struct poller *pollers;
     struct watch_set set;
     const volatile unsigned char *home; /* one page: 1 in the process that made the reactor, 0 in those forked from it */
+    uint64_t deadline; /* of the pollers, as the last turn left it */
+    struct embedding *embedding; /* NULL: the reactor waits by itself */
+    unsigned generation; /* counts the rings that tell() must be called for, */
     struct host_sockets *hosts; /* NULL: none */
     bool refused; /* a channel had no room for a frame: its poller must run again soon */
     uint64_t turns, blocked, completions, submissions, events;

@@ -85,6 +85,7 @@ static void epoll_backend_close(struct channel *c)
 }
 
 static void epoll_backend_disown(struct reactor *r) {}
+static uint64_t epoll_backend_due(struct reactor *r, uint64_t now) { return watch_set_due(&r->set, now); }
 static const struct host_backend *epoll_backend_hosts(struct reactor *r) { return &host_poll_backend; }
 
 static void epoll_backend_free(struct reactor *r) {}
@@ -100,6 +101,7 @@ int reactor_new_epoll(struct reactor **out, uint64_t clock_offset)
         .disown = epoll_backend_disown,
         .hosts = epoll_backend_hosts,
         .free = epoll_backend_free,
+        .due = epoll_backend_due,
     };
     struct reactor *r = calloc(1, sizeof *r);
     if (!r)

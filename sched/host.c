@@ -22,6 +22,7 @@ void host_raise(struct host_sockets *h, struct host_socket *s)
 {
     if (s->ready_on || (s->closing && !s->loan))
         return;
+    poller_wake(&h->poller);
     s->ready_on = true;
     s->next_ready = NULL;
     if (h->ready.head)
@@ -35,6 +36,7 @@ void host_mark_dirty(struct host_sockets *h, struct host_socket *s)
 {
     if (s->dirty_on)
         return;
+    poller_wake(&h->poller);
     s->dirty_on = true;
     s->next_dirty = NULL;
     if (h->dirty.head)

@@ -3,9 +3,10 @@
  * What is written gathers in a buffer; once a turn it is handed over, and what is written meanwhile gathers in a second
  * one. The request does not wait (MSG_DONTWAIT), so it is over when it is submitted, and a success posts no completion:
  * host_ring_settle() walks over those that were submitted, once all completions of that submission are seen. What fails
- * or is short does post one. Then a request follows that waits for room, and its completion tells what it has sent.
- * (That one may be short, and must be: of a request that sent a part and waits for room for the rest nobody could say
- * how much it had sent when its ring goes away.)
+ * or is short does post one, and so does what something waits for: else the turn that submits it would sleep on. Then a
+ * request follows that waits for room, and its completion tells what it has sent. (That one may be short, and must be:
+ * of a request that sent a part and waits for room for the rest nobody could say how much it had sent when its ring
+ * goes away.)
  *
  * Large pieces need no copy of ours: a loan is memory of the caller's that requests read from, between what was written
  * before and after it. From ZERO_COPY_LEAST on the kernel may read it until the peer has acknowledged it (SEND_ZC); the

@@ -60,7 +60,8 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
         return f"<{type(self).__name__} {self.reactor.kind} {state} debug={self.get_debug()}>"
 
     def close(self) -> None:
-        transports: list[HostTransport] = list(self._transports.values())  # type: ignore[attr-defined]
+        everybody: list[Any] = list(self._transports.values())  # type: ignore[attr-defined]
+        transports = [transport for transport in everybody if isinstance(transport, HostTransport)]
         listeners = list(self._listeners.values())
         was_open = not self.is_closed()
         super().close()
@@ -117,6 +118,10 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
         finally:
             if before == -1 and not self._signal_handlers:  # type: ignore[attr-defined]
                 signal.set_wakeup_fd(-1)
+
+    def _read_from_self(self) -> None:
+        self._woken = False
+        super()._read_from_self()  # type: ignore[misc]
 
     def remove_signal_handler(self, sig: int) -> bool:
         removed: bool = super().remove_signal_handler(sig)
@@ -247,7 +252,7 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
         listener = self._listeners.pop(sock.fileno(), None)
         if listener is not None:
             listener.close()
-        sock.close()
+        super()._stop_serving(sock)  # type: ignore[misc]
 
     # --- names -----------------------------------------------------------------------------------------------------
 

@@ -58,6 +58,7 @@ bool reactor_disowned(struct reactor *r)
 void reactor_free(struct reactor *r)
 {
     reactor_disowned(r);
+    reactor_unembed(r);
     r->ops->free(r); /* the sockets of the host are gone before */
     watch_set_free(&r->set);
     if (r->home)
@@ -125,6 +126,7 @@ int reactor_detach(struct reactor *r, struct poller *p)
         return -ENOENT;
     *at = p->next;
     p->next = NULL;
+    p->asleep = 0;
     p->reactor = NULL;
     return 0;
 }
@@ -165,7 +167,8 @@ int reactor_turn(struct reactor *r, uint64_t timeout, uint64_t *events, unsigned
     uint64_t end = timeout > REACTOR_NEVER - now ? REACTOR_NEVER : now + timeout;
     r->turns++;
     for (;;) {
-        uint64_t deadline = min_u64(end, run(r, now));
+        r->deadline = run(r, now);
+        uint64_t deadline = min_u64(end, r->deadline);
         unsigned n = collect(r, events + front, max - front);
         uint64_t ns = deadline == REACTOR_NEVER ? REACTOR_NEVER : deadline > now ? deadline - now : 0;
         if (n || r->refused)
@@ -193,7 +196,7 @@ int reactor_turn(struct reactor *r, uint64_t timeout, uint64_t *events, unsigned
 
 const struct turn_ops *reactor_turn_ops(void)
 {
-    static const struct turn_ops ops = {.turn = reactor_turn, .now = reactor_now};
+    static const struct turn_ops ops = {.turn = reactor_turn, .poll = reactor_poll, .now = reactor_now};
     return &ops;
 }
 

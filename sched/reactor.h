@@ -20,12 +20,22 @@ struct poller {
     struct reactor *reactor; /* while attached */
     uint64_t base;           /* number << 56: the token's high byte, as it stands in an event word */
     uint8_t kicked;          /* set by anyone who gave it work: run it once more before blocking */
+    uint8_t asleep;          /* its reactor is embedded and sleeps: who gives it work from outside a turn wakes it */
     struct poller *next;
 };
+
+/* Out of its sleep, if it is embedded (embed.c). The time now. */
+uint64_t reactor_wake(struct reactor *r);
+static inline void poller_wake(struct poller *p)
+{
+    if (p->asleep)
+        reactor_wake(p->reactor);
+}
 
 /* What a loop outside this extension calls: libos._loop, which is given the table's address (reactor_turn_ops). */
 struct turn_ops {
     int (*turn)(struct reactor *r, uint64_t timeout, uint64_t *events, unsigned max);
+    int (*poll)(struct reactor *r, uint64_t *events, unsigned max);
     uint64_t (*now)(struct reactor *r);
 };
 

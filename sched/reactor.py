@@ -119,6 +119,16 @@ class Reactor(Turns):
     def _refused(self, rc: int) -> None:
         check(rc, "waiting")
 
+    # --- inside another loop, see embed.c ------------------------------------------------------------------------
+
+    def embed(self) -> int:
+        """A descriptor that is readable when :meth:`poll` has something to do. It stays ours."""
+        return check(lib.reactor_embed(self.handle), "embed")
+
+    def unembed(self) -> None:
+        if self.handle is not None:
+            lib.reactor_unembed(self.handle)
+
     def statistics(self) -> dict[str, int]:
         """Counts since the start."""
         out = ffi.new("uint64_t[]", lib.REACTOR_COUNTERS)

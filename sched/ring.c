@@ -70,6 +70,7 @@ int ring_start(struct ring_reactor *rr)
         return rc;
     rr->alive = true;
     rr->settling = false;
+    rr->reactor.generation++;
     rr->set_armed = false;
     rr->queued = 0;
 
@@ -327,6 +328,41 @@ static int ring_wait(struct reactor *r, uint64_t ns, uint64_t now, uint64_t *eve
     return rc == -EINTR ? rc : 0;
 }
 
+/* --- inside another loop (embed.c) ------------------------------------------------------------------------------- */
+
+static uint64_t ring_due(struct reactor *r, uint64_t now)
+{
+    uint64_t due = watch_set_due(&r->set, now);
+    for (struct ring_channel *ch = ((struct ring_reactor *)r)->channels; ch; ch = ring_channel_next(ch))
+        due = min_u64(due, ring_channel_due(ch, now));
+    return due;
+}
+
+static int ring_tell(struct reactor *r, int event)
+{
+    struct ring_reactor *rr = (struct ring_reactor *)r;
+    if (!rr->alive)
+        return 0;
+    rr->unregister_eventfd(rr->ring);
+    int rc = event >= 0 ? rr->register_eventfd(rr->ring, event) : 0;
+    if (rc == -EEXIST) { /* the ring is another thread's: the next turn starts one for this */
+        ring_abandon(rr);
+        rc = 0;
+    }
+    return rc;
+}
+
+static bool ring_hush(struct reactor *r, bool hush)
+{
+    struct ring_reactor *rr = (struct ring_reactor *)r;
+    if (!rr->alive)
+        return true;
+    rr->cq_eventfd_toggle(rr->ring, !hush);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* what comes after is told, what came before is seen */
+    struct io_uring_cqe *cqe;
+    return hush || rr->peek_batch_cqe(rr->ring, &cqe, 1) == 0;
+}
+
 static const struct host_backend *ring_hosts(struct reactor *r)
 {
     return ((struct ring_reactor *)r)->recv_multishot ? &host_ring_backend : &host_poll_backend;
@@ -358,6 +394,9 @@ int reactor_new_ring(struct reactor **out, const char *liburing, unsigned entrie
         .disown = ring_disown,
         .hosts = ring_hosts,
         .free = ring_free,
+        .due = ring_due,
+        .tell = ring_tell,
+        .hush = ring_hush,
     };
     struct ring_reactor *rr = aligned_alloc(_Alignof(struct ring_reactor), sizeof *rr);
     if (!rr)

@@ -36,7 +36,10 @@
     F(int, submit_and_wait_timeout,                                                                                  \
       (void *, struct io_uring_cqe **, unsigned, struct __kernel_timespec *, void *))                                \
     F(unsigned, peek_batch_cqe, (void *, struct io_uring_cqe **, unsigned))                                          \
-    F(void, cq_advance, (void *, unsigned))
+    F(void, cq_advance, (void *, unsigned))                                                                          \
+    F(int, register_eventfd, (void *, int))                                                                          \
+    F(int, unregister_eventfd, (void *))                                                                             \
+    F(int, cq_eventfd_toggle, (void *, bool))
 
 /* user_data of a request: the address of what it is for, its kind in the low bits. */
 #define FOR_READ 0   /* struct ring_channel */
@@ -99,6 +102,7 @@ int ring_channel_register(struct ring_channel *ch);
 void ring_channel_abandon(struct ring_channel *ch);
 /* Gives buffers to the kernel and sees that it reads; what is left of ns until that must be tried again. */
 uint64_t ring_channel_prepare(struct ring_channel *ch, uint64_t ns);
+uint64_t ring_channel_due(const struct ring_channel *ch, uint64_t now); /* when ring_channel_prepare() is wanted next */
 void ring_channel_read(struct ring_channel *ch, int res, unsigned flags);
 struct ring_write;
 void ring_channel_written(struct ring_write *w, int res);

@@ -122,6 +122,13 @@ uint64_t ring_channel_prepare(struct ring_channel *ch, uint64_t ns)
     return ns;
 }
 
+uint64_t ring_channel_due(const struct ring_channel *ch, uint64_t now)
+{
+    if (ch->by_readiness || (ch->reading && ch->held))
+        return REACTOR_NEVER;
+    return ch->resume_at > now ? ch->resume_at : now + CHANNEL_STARVED_NS;
+}
+
 void ring_channel_read(struct ring_channel *ch, int res, unsigned flags)
 {
     struct channel *c = ch->channel;

@@ -92,6 +92,7 @@ static int rebuild(struct watch_set *set)
         return rc;
     }
     close(fresh);
+    set->rebuilt++;
     for (unsigned fd = 0; fd < set->size; fd++)
         if (set->table[fd].mask)
             add(set, fd, set->table[fd].mask);
@@ -229,6 +230,15 @@ uint64_t watch_set_resume(struct watch_set *set, uint64_t ns, uint64_t now)
             ns = min_u64(ns, CHANNEL_STARVED_NS);
     }
     return ns;
+}
+
+uint64_t watch_set_due(const struct watch_set *set, uint64_t now)
+{
+    uint64_t due = REACTOR_NEVER;
+    for (const struct reader *reader = set->readers; set->paused && reader; reader = reader->next)
+        if (!reader->in_set)
+            due = min_u64(due, reader->resume_at > now ? reader->resume_at : now + CHANNEL_STARVED_NS);
+    return due;
 }
 
 /* --- waiting ----------------------------------------------------------------------------------------------------- */

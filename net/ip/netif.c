@@ -217,6 +217,7 @@ int stack_set_address(struct stack *s, int ifindex, const uint8_t *addr, unsigne
 {
     struct netif *nif = netif_of(s, ifindex);
     struct addr a = addr_from(addr);
+    stack_called(s);
     if (!nif)
         return -ENODEV;
     if (prefix > (addr_is4(&a) ? 32 : 128) || valid_until <= s->now)
@@ -238,6 +239,7 @@ int stack_remove_address(struct stack *s, int ifindex, const uint8_t *addr)
     struct netif *nif = netif_of(s, ifindex);
     struct addr a = addr_from(addr);
     struct netif_addr *entry = nif ? netif_find(nif, &a) : NULL;
+    stack_called(s);
     if (!entry)
         return nif ? -EADDRNOTAVAIL : -ENODEV;
     netif_remove(nif, entry);

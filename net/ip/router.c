@@ -413,6 +413,7 @@ void router_free(struct netif *nif)
 int stack_autoconf(struct stack *s, int ifindex, unsigned flags)
 {
     struct netif *nif = netif_of(s, ifindex);
+    stack_called(s);
     if (!nif || nif->link->caps & LINK_LOOPBACK)
         return -ENODEV;
     if (nif->autoconf)

@@ -34,8 +34,10 @@ static void end_xmit(struct link *l, struct pbuf *p, uint64_t now)
     copy->flags = p->flags & PBUF_CSUM_PARTIAL ? PBUF_CSUM_OK : 0;
     pbuf_free(l->pool, p);
     queue_push(&to->in, copy);
-    if (to->link.poller)
+    if (to->link.poller) {
         to->link.poller->kicked = 1;
+        poller_wake(to->link.poller); /* of another machine, perhaps */
+    }
 }
 
 static void end_run(struct link *l, uint64_t now)

@@ -1,11 +1,11 @@
 /* Handle and TimerHandle: a callback, its arguments, and the context that it is called in.
  *
- * They are asyncio's handles to whoever looks (isinstance, repr, ordering, debug mode: all of it is inherited), made and
- * run without a call into Python. A callback may have been cancelled while it waited: then its slots are None and
+ * They are asyncio's handles to whoever looks (isinstance, repr, ordering, debug mode: all of it is inherited), made
+ * and run without a call into Python. A callback may have been cancelled while it waited: then its slots are None and
  * whoever comes to it passes by.
  *
- * Behind asyncio's part a TimerHandle keeps its place in the heap of its loop, so that cancelling takes it out at once: a
- * loop with many short time-outs, nearly all of them cancelled, holds none of what they would have called. */
+ * Behind asyncio's part a TimerHandle keeps its place in the heap of its loop, so that cancelling takes it out at once:
+ * a loop with many short time-outs, nearly all of them cancelled, holds none of what they would have called. */
 #include "sched/objects/objects.h"
 
 size_t *timer_handle_place(struct state *st, PyObject *handle)
@@ -70,7 +70,7 @@ int handle_trace(struct state *st, PyObject *handle)
     return 0;
 }
 
-/* --- running -------------------------------------------------------------------------------------------------------- */
+/* --- running ----------------------------------------------------------------------------------------------------- */
 
 PyObject *take_reportable(void)
 {
@@ -127,7 +127,7 @@ int handle_run(struct state *st, PyObject *loop, PyObject *handle)
     return 0;
 }
 
-/* --- the types ------------------------------------------------------------------------------------------------------ */
+/* --- the types --------------------------------------------------------------------------------------------------- */
 
 static PyObject *cancel(struct state *st, PyObject *self)
 {

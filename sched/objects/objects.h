@@ -29,23 +29,24 @@
 #include "sched/stream.h"
 
 /* Names that are looked up or called, interned. */
-#define NAMES(X)                                                                                                      \
-    X(_callback_failed)                                                                                               \
-    X(_check_callback)                                                                                                \
-    X(_check_thread)                                                                                                  \
-    X(_poll_selector)                                                                                                 \
-    X(_protocol_failed)                                                                                               \
-    X(_read_nothing)                                                                                                  \
-    X(_ready_rarely)                                                                                                  \
-    X(_run)                                                                                                           \
-    X(_run_slowly)                                                                                                    \
-    X(_write_rest)                                                                                                    \
-    X(buffer_updated)                                                                                                 \
-    X(call_at)                                                                                                        \
-    X(call_soon)                                                                                                      \
-    X(cancel)                                                                                                         \
-    X(extract_stack)                                                                                                  \
-    X(get_buffer)                                                                                                     \
+#define NAMES(X)                                                                                                       \
+    X(_callback_failed)                                                                                                \
+    X(_check_callback)                                                                                                 \
+    X(_check_thread)                                                                                                   \
+    X(_poll_selector)                                                                                                  \
+    X(_protocol_failed)                                                                                                \
+    X(_read_nothing)                                                                                                   \
+    X(_ready_rarely)                                                                                                   \
+    X(_run)                                                                                                            \
+    X(_run_slowly)                                                                                                     \
+    X(_write_rest)                                                                                                     \
+    X(_write_to_self)                                                                                                  \
+    X(buffer_updated)                                                                                                  \
+    X(call_at)                                                                                                         \
+    X(call_soon)                                                                                                       \
+    X(cancel)                                                                                                          \
+    X(extract_stack)                                                                                                   \
+    X(get_buffer)                                                                                                      \
     X(time)
 
 #define TRANSPORT_SLOTS 5 /* of asyncio's transports with flow control */
@@ -81,7 +82,7 @@ static inline void slot_set(PyObject *object, Py_ssize_t offset, PyObject *value
 /* The module's state, found from a type of ours or of a class that derives from one. NULL with an exception. */
 struct state *state_of_type(PyTypeObject *type);
 
-/* --- handle.c ------------------------------------------------------------------------------------------------------- */
+/* --- handle.c ---------------------------------------------------------------------------------------------------- */
 
 /* A new handle; context NULL or None: a copy of the current one. Takes its own references. */
 PyObject *handle_new(struct state *st, PyObject *callback, PyObject *const *args, Py_ssize_t nargs, PyObject *loop,
@@ -102,7 +103,7 @@ size_t *timer_handle_place(struct state *st, PyObject *handle);
 /* The types, made for a module. -1 with an exception. */
 int handle_types(struct state *st, PyObject *module);
 
-/* --- agenda.c ------------------------------------------------------------------------------------------------------- */
+/* --- agenda.c ---------------------------------------------------------------------------------------------------- */
 
 struct timer {
     uint64_t when;   /* ns */
@@ -128,15 +129,17 @@ int agenda_ripen(struct state *st, struct agenda *a, uint64_t now);
 int agenda_traverse(struct agenda *a, visitproc visit, void *arg);
 void agenda_clear(struct state *st, struct agenda *a);
 
-/* --- turns.c -------------------------------------------------------------------------------------------------------- */
+/* --- turns.c ----------------------------------------------------------------------------------------------------- */
 
 /* One turn, and its events to their sinks. -1 with an exception. */
 int turns_turn(PyObject *turns, uint64_t timeout);
+/* Sends what was written, and looks at nothing. */
+void turns_flush(PyObject *turns);
 uint64_t turns_now(PyObject *turns);
 
 int turns_type(struct state *st, PyObject *module);
 
-/* --- scheduler.c, stream.c ------------------------------------------------------------------------------------------ */
+/* --- scheduler.c, stream.c --------------------------------------------------------------------------------------- */
 
 /* The handle was cancelled: out of the heap with it. */
 void scheduler_timer_cancelled(struct state *st, PyObject *scheduler, PyObject *handle);

@@ -19,7 +19,9 @@ struct scheduler {
     PyObject *selector_ready; /* the list in which the selector's sinks leave their events */
     struct agenda agenda;
     bool stopping, debug, closed;
+    bool woken; /* a byte is in the self-pipe already */
     bool own_time; /* the class overrides time() */
+    uint64_t now;  /* as it was when last looked at, in ns */
 };
 
 bool scheduler_debug(struct state *st, PyObject *object) { return ((struct scheduler *)object)->debug; }
@@ -29,7 +31,7 @@ void scheduler_timer_cancelled(struct state *st, PyObject *object, PyObject *han
     agenda_remove_timer(st, &((struct scheduler *)object)->agenda, handle);
 }
 
-/* --- time ----------------------------------------------------------------------------------------------------------- */
+/* --- time -------------------------------------------------------------------------------------------------------- */
 
 /* Never before the time that is meant, and never never. */
 static uint64_t to_ns(double seconds)
@@ -40,11 +42,11 @@ static uint64_t to_ns(double seconds)
     return ns < 1.8e19 ? (uint64_t)ns : REACTOR_NEVER - 1;
 }
 
-/* -1 with an exception. */
-static int now_ns(struct scheduler *self, uint64_t *now)
+/* Sees what time it is: self->now. -1 with an exception. */
+static int look_at_clock(struct scheduler *self)
 {
     if (!self->own_time) {
-        *now = turns_now(self->turns);
+        self->now = turns_now(self->turns);
         return 0;
     }
     PyObject *time = PyObject_CallMethodNoArgs((PyObject *)self, self->st->names.time);
@@ -52,7 +54,7 @@ static int now_ns(struct scheduler *self, uint64_t *now)
     Py_XDECREF(time);
     if (seconds == -1 && PyErr_Occurred())
         return -1;
-    *now = to_ns(seconds);
+    self->now = to_ns(seconds);
     return 0;
 }
 
@@ -62,7 +64,7 @@ static PyObject *scheduler_time(PyObject *object, PyObject *unused)
     return PyFloat_FromDouble(self->turns ? (double)turns_now(self->turns) * 1e-9 : 0.0);
 }
 
-/* --- scheduling ----------------------------------------------------------------------------------------------------- */
+/* --- scheduling -------------------------------------------------------------------------------------------------- */
 
 /* `context` out of the keywords of a call; NULL if it was not given. -1 with an exception. */
 static int keyword_context(const char *method, PyObject *const *args, Py_ssize_t nargs, PyObject *names,
@@ -98,17 +100,21 @@ static int check_open(struct scheduler *self)
 }
 
 /* What debug mode asks of a caller. */
-static int check_call(struct scheduler *self, const char *method, PyObject *callback)
+static int check_callback(struct scheduler *self, const char *method, PyObject *callback)
 {
-    PyObject *loop = (PyObject *)self, *done = PyObject_CallMethodNoArgs(loop, self->st->names._check_thread);
-    if (!done)
-        return -1;
-    Py_DECREF(done);
-    PyObject *name = PyUnicode_FromString(method);
-    done = name ? PyObject_CallMethodObjArgs(loop, self->st->names._check_callback, callback, name, NULL) : NULL;
+    PyObject *name = PyUnicode_FromString(method), *done = NULL;
+    if (name)
+        done = PyObject_CallMethodObjArgs((PyObject *)self, self->st->names._check_callback, callback, name, NULL);
     Py_XDECREF(name);
     Py_XDECREF(done);
     return done ? 0 : -1;
+}
+
+static int check_call(struct scheduler *self, const char *method, PyObject *callback)
+{
+    PyObject *done = PyObject_CallMethodNoArgs((PyObject *)self, self->st->names._check_thread);
+    Py_XDECREF(done);
+    return done ? check_callback(self, method, callback) : -1;
 }
 
 static PyObject *soon(struct scheduler *self, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
@@ -131,14 +137,24 @@ static PyObject *call_soon(PyObject *object, PyObject *const *args, Py_ssize_t n
     return soon(self, args[0], args + 1, nargs - 1, context);
 }
 
-/* asyncio's call_soon_threadsafe() goes on from here. */
-static PyObject *call_soon_unchecked(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
+/* From any thread, and from signal handlers. However many call, one byte wakes the loop. */
+static PyObject *call_soon_threadsafe(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    if (nargs != 3 || !PyTuple_Check(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "_call_soon(callback, args, context)");
+    struct scheduler *self = (struct scheduler *)object;
+    PyObject *context;
+    if (keyword_context("call_soon_threadsafe", args, nargs, names, &context) < 0 ||
+        enough_arguments("call_soon_threadsafe", nargs, 1) < 0 || check_open(self) < 0 ||
+        (self->debug && check_callback(self, "call_soon_threadsafe", args[0]) < 0))
         return NULL;
-    }
-    return soon((struct scheduler *)object, args[0], &PyTuple_GET_ITEM(args[1], 0), PyTuple_GET_SIZE(args[1]), args[2]);
+    PyObject *handle = soon(self, args[0], args + 1, nargs - 1, context);
+    if (!handle || self->woken)
+        return handle;
+    self->woken = true;
+    PyObject *done = PyObject_CallMethodNoArgs(object, self->st->names._write_to_self);
+    if (!done)
+        Py_CLEAR(handle);
+    Py_XDECREF(done);
+    return handle;
 }
 
 static PyObject *at(struct scheduler *self, PyObject *when, PyObject *callback, PyObject *const *args,
@@ -180,12 +196,11 @@ static PyObject *call_later(PyObject *object, PyObject *const *args, Py_ssize_t 
         PyErr_SetString(PyExc_TypeError, "delay must not be None");
         return NULL;
     }
-    uint64_t now;
     double delay = PyFloat_AsDouble(args[0]);
     if ((delay == -1 && PyErr_Occurred()) || check_open(self) < 0 ||
-        (self->debug && check_call(self, "call_later", args[1]) < 0) || now_ns(self, &now) < 0)
+        (self->debug && check_call(self, "call_later", args[1]) < 0) || look_at_clock(self) < 0)
         return NULL;
-    PyObject *when = PyFloat_FromDouble((double)now * 1e-9 + delay);
+    PyObject *when = PyFloat_FromDouble((double)self->now * 1e-9 + delay);
     PyObject *handle = when ? at(self, when, args[1], args + 2, nargs - 2, context) : NULL;
     Py_XDECREF(when);
     return handle;
@@ -211,20 +226,21 @@ static PyObject *timer_handle_cancelled(PyObject *object, PyObject *handle)
     Py_RETURN_NONE;
 }
 
-/* --- running -------------------------------------------------------------------------------------------------------- */
+/* --- running ----------------------------------------------------------------------------------------------------- */
 
 /* Turns the reactor until something is ready, or the loop is to stop. */
 static int gather(struct scheduler *self)
 {
     struct agenda *agenda = &self->agenda;
     do {
-        uint64_t timeout = REACTOR_NEVER, now;
+        uint64_t timeout = REACTOR_NEVER;
         if (agenda->count || self->stopping) {
             timeout = 0;
         } else if (agenda->timers_count) {
-            if (now_ns(self, &now) < 0)
+            uint64_t when = agenda->timers[0].when;
+            if (when > self->now && look_at_clock(self) < 0)
                 return -1;
-            timeout = agenda->timers[0].when > now ? agenda->timers[0].when - now : 0;
+            timeout = when > self->now ? when - self->now : 0;
         }
         if (turns_turn(self->turns, timeout) < 0 || PyErr_CheckSignals() < 0)
             return -1;
@@ -234,7 +250,7 @@ static int gather(struct scheduler *self)
                 return -1;
             Py_DECREF(done);
         }
-        if (agenda->timers_count && (now_ns(self, &now) < 0 || agenda_ripen(self->st, agenda, now) < 0))
+        if (agenda->timers_count && (look_at_clock(self) < 0 || agenda_ripen(self->st, agenda, self->now) < 0))
             return -1;
     } while (!agenda->count && !self->stopping);
     return 0;
@@ -267,10 +283,12 @@ static PyObject *run_once(PyObject *object, PyObject *unused)
         if (rc < 0)
             return NULL;
     }
+    if (self->stopping) /* there may be no next turn */
+        turns_flush(self->turns);
     Py_RETURN_NONE;
 }
 
-/* --- the type ------------------------------------------------------------------------------------------------------- */
+/* --- the type ---------------------------------------------------------------------------------------------------- */
 
 static PyObject *scheduler_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -388,11 +406,11 @@ int scheduler_type(struct state *st, PyObject *module)
     {name, (PyCFunction)(void (*)(void))function, METH_FASTCALL | METH_KEYWORDS, text}
     static const PyMethodDef methods[] = {
         FAST("call_soon", call_soon, "As asyncio.AbstractEventLoop.call_soon."),
+        FAST("call_soon_threadsafe", call_soon_threadsafe, "As asyncio.AbstractEventLoop.call_soon_threadsafe."),
         FAST("call_at", call_at, "As asyncio.AbstractEventLoop.call_at."),
         FAST("call_later", call_later, "As asyncio.AbstractEventLoop.call_later."),
         {"time", scheduler_time, METH_NOARGS, "The reactor's clock, in seconds."},
         {"get_debug", get_debug, METH_NOARGS, "Whether debug mode is on."},
-        {"_call_soon", (PyCFunction)(void (*)(void))call_soon_unchecked, METH_FASTCALL, "From any thread."},
         {"_add_callback", add_callback, METH_O, "The handle is ready."},
         {"_timer_handle_cancelled", timer_handle_cancelled, METH_O, "Out of the heap with it."},
         {"_run_once", run_once, METH_NOARGS, "One iteration: wait until something is ready, then run what is."},
@@ -406,6 +424,7 @@ int scheduler_type(struct state *st, PyObject *module)
         FLAG(stopping),
         FLAG(debug),
         FLAG(closed),
+        FLAG(woken),
         {"_ready", get_ready, ignore, "A list of what is ready, to look at.", NULL},
         {"_scheduled", get_scheduled, ignore, "A list of the timers, to look at.", NULL},
         {NULL},

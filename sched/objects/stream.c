@@ -1,9 +1,9 @@
 /* Stream: what a transport does for every piece of data.
  *
- * It is the base of sched/stream.py's StreamTransport, and itself one of asyncio's transports. When its socket has data, one
- * bytes object is made, of the right size, filled by the socket, and handed to data_received() (or the protocol's own
- * buffer is filled); what write() is given goes into the socket by one call. Ends, errors, and whatever the socket does
- * not take at once, are the Python class's.
+ * It is the base of sched/stream.py's StreamTransport, and one of asyncio's transports itself. When its socket has data,
+ * one bytes object is made, of the right size, filled by the socket, and handed to data_received() (or the protocol's
+ * own buffer is filled); what write() is given goes into the socket by one call. Ends, errors, and whatever the socket
+ * does not take at once, are the Python class's.
  *
  * Ownership: the socket is its owner's; a Stream has its address between _bind() and _unbind(). Calls of the
  * protocol run in `_context`, where reading began. */
@@ -33,7 +33,7 @@ static struct stream *of(PyObject *object) { return part(state_of_type(Py_TYPE(o
 
 static inline bool there(PyObject *member) { return member && member != Py_None; }
 
-/* --- reading -------------------------------------------------------------------------------------------------------- */
+/* --- reading ----------------------------------------------------------------------------------------------------- */
 
 /* Bytes that the protocol got; 0 and -errno as recv(). -1 in *failed: the protocol raised. */
 static int64_t feed_bytes(struct stream *s, bool *failed)
@@ -151,7 +151,7 @@ int stream_ready(struct state *st, PyObject *object, unsigned mask)
     return mask ? tell(object, st->names._ready_rarely, mask) : 0;
 }
 
-/* --- writing -------------------------------------------------------------------------------------------------------- */
+/* --- writing ----------------------------------------------------------------------------------------------------- */
 
 static PyObject *write_rest(struct stream *s, PyObject *object, PyObject *data, int64_t taken)
 {
@@ -187,7 +187,7 @@ static PyObject *stream_write(PyObject *object, PyObject *data)
     return write_rest(s, object, data, taken);
 }
 
-/* --- the type ------------------------------------------------------------------------------------------------------- */
+/* --- the type ---------------------------------------------------------------------------------------------------- */
 
 static PyObject *stream_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {

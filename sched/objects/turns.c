@@ -1,12 +1,14 @@
 /* Turns: one turn of a reactor after another, and each event to its sink.
  *
- * A sink is whatever `sinks` holds for an event's token: a Stream, which is called without a detour through
- * Python, or a callable that gets the mask. Sinks report their exceptions themselves; SystemExit and KeyboardInterrupt come
- * out of the turn, and the events behind come again, for they are level-triggered.
+ * A sink is whatever `sinks` holds for an event's token: a Stream, which is called without a detour through Python, or
+ * a callable that gets the mask. Sinks report their exceptions themselves; SystemExit and KeyboardInterrupt come out of
+ * the turn, and the events behind come again, for they are level-triggered.
  *
  * The wait is the one place where the GIL is let go of. A turn within a turn (a sink that turned its own reactor)
  * would overwrite the events that are being looked at, and is refused. */
 #include "sched/objects/objects.h"
+
+#define EVENTS_LEAST 2 /* that a turn must have room for */
 
 struct turns {
     PyObject_HEAD
@@ -49,26 +51,43 @@ static int dispatch(struct turns *self, int n)
     return rc;
 }
 
-int turns_turn(PyObject *object, uint64_t timeout)
+static bool begin(struct turns *self)
 {
-    struct turns *self = (struct turns *)object;
-    if (!self->ops || self->turning) {
-        PyErr_SetString(PyExc_RuntimeError, self->ops ? "the reactor is in a turn already" : "the reactor is closed");
-        return -1;
-    }
-    int n;
-    self->turning = true;
-    Py_BEGIN_ALLOW_THREADS
-    n = self->ops->turn(self->reactor, timeout, self->events, REACTOR_EVENTS_MAX);
-    Py_END_ALLOW_THREADS
+    if (self->ops && !self->turning)
+        return self->turning = true;
+    PyErr_SetString(PyExc_RuntimeError, self->ops ? "the reactor is in a turn already" : "the reactor is closed");
+    return false;
+}
+
+static int end(struct turns *self, int n)
+{
     int rc = n;
     if (n > 0) {
         rc = dispatch(self, n);
     } else if (n < 0) {
-        Py_XDECREF(PyObject_CallMethod(object, "_refused", "i", n)); /* raises what it stands for */
+        Py_XDECREF(PyObject_CallMethod((PyObject *)self, "_refused", "i", n)); /* raises what it stands for */
     }
     self->turning = false;
     return rc;
+}
+
+int turns_turn(PyObject *object, uint64_t timeout)
+{
+    struct turns *self = (struct turns *)object;
+    int n;
+    if (!begin(self))
+        return -1;
+    Py_BEGIN_ALLOW_THREADS
+    n = self->ops->turn(self->reactor, timeout, self->events, REACTOR_EVENTS_MAX);
+    Py_END_ALLOW_THREADS
+    return end(self, n);
+}
+
+void turns_flush(PyObject *object)
+{
+    struct turns *self = (struct turns *)object;
+    if (self->ops && !self->turning)
+        self->ops->turn(self->reactor, 0, self->events, EVENTS_LEAST); /* they come again, an error too */
 }
 
 uint64_t turns_now(PyObject *object)
@@ -77,7 +96,7 @@ uint64_t turns_now(PyObject *object)
     return self->ops ? self->ops->now(self->reactor) : 0;
 }
 
-/* --- the type ------------------------------------------------------------------------------------------------------- */
+/* --- the type ---------------------------------------------------------------------------------------------------- */
 
 static PyObject *turns_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -119,6 +138,15 @@ static PyObject *turns_turn_method(PyObject *object, PyObject *timeout)
     Py_RETURN_NONE;
 }
 
+static PyObject *turns_poll_method(PyObject *object, PyObject *unused)
+{
+    struct turns *self = (struct turns *)object;
+    if (!begin(self))
+        return NULL;
+    int n = self->ops->poll(self->reactor, self->events, REACTOR_EVENTS_MAX);
+    return end(self, n) < 0 ? NULL : PyBool_FromLong(n > 0);
+}
+
 static int turns_traverse(PyObject *object, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(object));
@@ -147,12 +175,17 @@ int turns_type(struct state *st, PyObject *module)
         {"turn", turns_turn_method, METH_O,
          "turn(timeout_ns)\n--\n\n"
          "Send what was written, wait at most ``timeout_ns`` for something to happen, and call the sinks.\n\n"
-         "``REACTOR_NEVER`` waits without a limit, 0 only looks. Returns early, without events, when a signal arrives."},
+         "``NEVER`` waits without a limit, 0 only looks. Returns early, without events, when a signal arrives."},
+        {"poll", turns_poll_method, METH_NOARGS,
+         "poll()\n--\n\n"
+         "A turn that never waits, of a reactor that is embedded in another loop. True: sinks were called, and it is to\n"
+         "be called again when what they set off has run; False: nothing more until the descriptor says so."},
         {"_bind", turns_bind, METH_VARARGS, "The addresses of a ``struct reactor`` and of its ``struct turn_ops``."},
         {"_unbind", turns_unbind, METH_NOARGS, "The reactor is about to be freed."},
         {NULL},
     };
     static const PyMemberDef members[] = {
+        {"turning", T_BOOL, offsetof(struct turns, turning), READONLY, "Whether a turn is under way: a sink asks."},
         {"sinks", T_OBJECT_EX, offsetof(struct turns, sinks), READONLY, "Who is called, by token."},
         {NULL},
     };

@@ -172,6 +172,8 @@ def test_blocking_use_is_refused_clearly(wire):
     udp.setblocking(False)
     with pytest.raises(BlockingIOError):
         udp.recvfrom(10)
+    sock.set_inheritable(True)  # which servers do that never start a process
+    assert not sock.get_inheritable()
     for refused in (sock.detach, sock.dup, sock.makefile):
         with pytest.raises(WorldError):
             refused()

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from libos.sched.reactor import EV_ERROR, EV_READ, EV_WRITE
+from libos._native import lib
+from libos.sched.reactor import EV_ERROR, EV_READ, EV_SENT, EV_WRITE
 
 from .host_sockets import AGAIN, MS, HostSockets, Pair, reset, sockets_of, tcp_pair, unread
 
@@ -57,6 +58,22 @@ def test_a_loan_goes_behind_what_was_sent_and_before_what_is(ring: HostSockets, 
     assert ring.lend(id, b"the next") == 0
     ring.until(lambda: ring.still_lent(id) == 0)
     assert unread(far) == b"the next"
+
+
+def test_a_turn_that_waits_sends_all_of_it(ring: HostSockets, pair: Pair) -> None:
+    """No other event is needed between what goes before the loan, the loan, and what goes behind it."""
+    ours, far = pair
+    id = ring.open(ours, EV_READ)
+    ring.turn()
+    before = lib.reactor_now(ring.reactor)
+    ring.send(id, b"before ")
+    ring.lend(id, b"lent ")
+    ring.send(id, b"behind")
+    ring.want(id, EV_READ | EV_SENT)
+    while ring.queued(id):
+        ring.turn(10_000 * MS)
+    assert unread(far) == b"before lent behind"
+    assert lib.reactor_now(ring.reactor) - before < 5000 * MS
 
 
 def test_shutdown_comes_behind_a_loan(ring: HostSockets, pair: Pair) -> None:

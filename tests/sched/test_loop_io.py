@@ -67,6 +67,30 @@ def test_tcp(loop: AnyLoop, host: str) -> None:
     loop.run_until_complete(main())
 
 
+@pytest.mark.parametrize("size", [1, 8 << 20])
+def test_a_reader_that_says_nothing(loop: AnyLoop, size: int) -> None:
+    """Nothing happens in this loop but that there is room again, and at the end the end is to be told."""
+
+    def read_all(peer: socket.socket) -> int:
+        with peer:
+            return sum(iter(lambda: len(peer.recv(65536)), 0))
+
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            peer, _ = listener.accept()
+        reading = asyncio.ensure_future(asyncio.to_thread(read_all, peer))
+        async with asyncio.timeout(5):
+            writer.write(bytes(size))
+            await writer.drain()
+            writer.write_eof()
+            assert await reading == size
+        writer.close()
+        await writer.wait_closed()
+
+    loop.run_until_complete(main())
+
+
 def test_tls(loop: AnyLoop) -> None:
     serving, asking = contexts()
 
