@@ -66,7 +66,8 @@ bool host_ring_send_out(struct host_sockets *h, struct host_socket *s)
         s->sending = SENDING_LATER;
     } else {
         sqe->msg_flags |= MSG_DONTWAIT | MSG_WAITALL;
-        sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
+        if (!(s->want & (EV_WRITE | EV_SENT)) && !s->shut && !s->loan)
+            sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
         s->sending = SENDING_NOW;
         if (s->sending_on)
             return true;
