@@ -10,8 +10,8 @@
 #include <stdint.h>
 
 struct stream_ops {
-    /* Bytes that one recv() would give now; 0: end of stream; -EAGAIN, -errno. A promise: recv() of so much is not short
-     * if it comes before any other call for this owner. */
+    /* Bytes that one recv() would give now; 0: end of stream; -EAGAIN, -errno. A promise: recv() of so much is not
+     * short if it comes before any other call for this owner. */
     int64_t (*readable)(void *owner, int64_t id);
     /* As recv(2): bytes, 0 at the end of the stream, -EAGAIN, -errno. */
     int64_t (*recv)(void *owner, int64_t id, uint8_t *data, size_t len);
