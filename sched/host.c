@@ -11,7 +11,6 @@
 
 #include "sched/host.h"
 
-#define SPARE_BYTES (1u << 20) /* of buffers kept for the next to send */
 #define SLOTS_MAX (1u << HOST_SLOT_BITS)
 #define GENERATIONS (1u << (40 - HOST_SLOT_BITS))
 #define WRITABLE_ROOM (HOST_SEND_MAX / 2)
@@ -346,38 +345,6 @@ void host_fail(struct host_sockets *h, struct host_socket *s, int error)
         }
     }
     host_raise(h, s);
-}
-
-struct host_buffer *host_buffer_new(struct host_sockets *h, size_t len)
-{
-    uint32_t class = 0;
-    while (len > 4096u << 2 * class)
-        class++;
-    struct host_buffer *b = h->spare[class];
-    if (b) {
-        h->spare[class] = b->next;
-        h->spare_bytes -= host_buffer_size(b);
-    } else {
-        b = malloc(sizeof *b + (4096u << 2 * class));
-        if (!b)
-            return NULL;
-        b->class = class;
-        h->buffer_bytes += host_buffer_size(b);
-    }
-    b->from = b->upto = 0;
-    return b;
-}
-
-void host_buffer_free(struct host_sockets *h, struct host_buffer *b)
-{
-    if (h->spare_bytes + host_buffer_size(b) > SPARE_BYTES) {
-        h->buffer_bytes -= host_buffer_size(b);
-        free(b);
-        return;
-    }
-    h->spare_bytes += host_buffer_size(b);
-    b->next = h->spare[b->class];
-    h->spare[b->class] = b;
 }
 
 int64_t host_send(struct host_sockets *h, int64_t id, const uint8_t *data, size_t len)

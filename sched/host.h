@@ -175,11 +175,6 @@ bool host_polled(struct host_sockets *h, int64_t id, unsigned mask);
 /* The set of descriptors is built anew: enter yours. */
 void host_watch_again(struct host_sockets *h);
 
-/* Buffers to send from. */
-struct host_buffer *host_buffer_new(struct host_sockets *h, size_t len);
-void host_buffer_free(struct host_sockets *h, struct host_buffer *b);
-static inline uint32_t host_buffer_size(const struct host_buffer *b) { return 4096u << 2 * b->class; }
-
 /* host_pool.c */
 int host_pool_open(struct host_pool *pool, bool incremental);
 void host_pool_free(struct host_pool *pool);
@@ -200,6 +195,11 @@ unsigned host_accept_ready(const struct host_socket *s);
 int host_accept_take(struct host_sockets *h, struct host_socket *s); /* what came before it was asked for */
 void host_accept_put(struct host_sockets *h, struct host_socket *s, int fd); /* a connection, or -errno */
 uint64_t host_accept_resume(struct host_sockets *h, uint64_t now); /* when the next one may go on */
+
+/* host_send.c: buffers to send from. */
+struct host_buffer *host_buffer_new(struct host_sockets *h, size_t len);
+void host_buffer_free(struct host_sockets *h, struct host_buffer *b);
+static inline uint32_t host_buffer_size(const struct host_buffer *b) { return 4096u << 2 * b->class; }
 
 /* host_ring.c and host_send.c, for ring.c */
 int host_ring_register(struct host_sockets *h); /* into a new ring, */

@@ -23,6 +23,7 @@
 #include "sched/host.h"
 #include "sched/ring.h"
 
+#define SPARE_BYTES (1u << 20) /* of buffers kept for the next to send */
 #define ZERO_COPY_LEAST (32u << 10)
 #define REQUEST_MAX (1u << 30)
 
@@ -80,6 +81,40 @@ bool host_ring_send_out(struct host_sockets *h, struct host_socket *s)
         h->sending.tail = s;
     }
     return true;
+}
+
+/* --- buffers ----------------------------------------------------------------------------------------------------- */
+
+struct host_buffer *host_buffer_new(struct host_sockets *h, size_t len)
+{
+    uint32_t class = 0;
+    while (len > 4096u << 2 * class)
+        class++;
+    struct host_buffer *b = h->spare[class];
+    if (b) {
+        h->spare[class] = b->next;
+        h->spare_bytes -= host_buffer_size(b);
+    } else {
+        b = malloc(sizeof *b + (4096u << 2 * class));
+        if (!b)
+            return NULL;
+        b->class = class;
+        h->buffer_bytes += host_buffer_size(b);
+    }
+    b->from = b->upto = 0;
+    return b;
+}
+
+void host_buffer_free(struct host_sockets *h, struct host_buffer *b)
+{
+    if (h->spare_bytes + host_buffer_size(b) > SPARE_BYTES) {
+        h->buffer_bytes -= host_buffer_size(b);
+        free(b);
+        return;
+    }
+    h->spare_bytes += host_buffer_size(b);
+    b->next = h->spare[b->class];
+    h->spare[b->class] = b;
 }
 
 /* --- loans ------------------------------------------------------------------------------------------------------- */
