@@ -164,7 +164,7 @@ static int64_t stream_send(void *owner, int64_t id, const uint8_t *data, size_t 
 
 const struct stream_ops *stack_stream_ops(void)
 {
-    static const struct stream_ops ops = {stream_readable, stream_recv, stream_send};
+    static const struct stream_ops ops = {stream_readable, stream_recv, stream_send, SIZE_MAX};
     return &ops;
 }
 

@@ -116,6 +116,13 @@ class StackSocket:
         count: int = lib.sock_send(self._network.handle, self._open_id(), view, len(view))
         return count
 
+    def lend(self, data: memoryview, /) -> bool:
+        """Never: the stack cuts segments from a copy of its own."""
+        return False
+
+    def lent(self) -> bool:
+        return False
+
     def unsent(self) -> int:
         """Closing loses nothing: the stack sends what it has."""
         return 0

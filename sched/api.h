@@ -102,6 +102,7 @@ int host_close(struct host_sockets *h, int64_t id);
  * What was sent before goes before it, what is sent from now on behind it. -EAGAIN: something is lent already, or too
  * much is queued: host_send(). -EOPNOTSUPP: host_send() copies nothing here anyhow. If host_close() says 1, the memory
  * is still being read, and EV_WRITE, the last event of this id, tells when it is free. */
+#define HOST_LEND_FROM 32768 /* so much is better lent than copied */
 int host_lend(struct host_sockets *h, int64_t id, const uint8_t *data, size_t len);
 int64_t host_lent(struct host_sockets *h, int64_t id);
 

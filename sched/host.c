@@ -77,6 +77,8 @@ static unsigned collect(struct poller *p, uint64_t *out, unsigned max)
             s->raised = 0;
             host_raise(h, s);
         } else if (s->closing) {
+            if (s->loan && !host_loan_is_over(s))
+                continue; /* on the list for something that came before it was closed */
             if (s->loan) { /* it was closed with a loan, which has ended now */
                 out[n++] = p->base | (uint64_t)s->loan->id << 16 | EV_WRITE;
                 free(s->loan);
@@ -460,7 +462,7 @@ static int64_t stream_send(void *owner, int64_t id, const uint8_t *data, size_t 
 
 const struct stream_ops *host_stream_ops(void)
 {
-    static const struct stream_ops ops = {stream_readable, stream_recv, stream_send};
+    static const struct stream_ops ops = {stream_readable, stream_recv, stream_send, HOST_LEND_FROM};
     return &ops;
 }
 

@@ -215,6 +215,11 @@ struct io_uring_sqe *host_ring_request(struct host_sockets *h, struct host_socke
 bool host_ring_send_out(struct host_sockets *h, struct host_socket *s); /* false: no room for a request */
 int64_t host_ring_send(struct host_sockets *h, struct host_socket *s, const uint8_t *data, size_t len);
 int host_ring_lend(struct host_sockets *h, struct host_socket *s, const uint8_t *data, size_t len);
+/* Whether the kernel has no more use for the memory; of a socket that is open, more of it may be sent yet. */
+static inline bool host_loan_is_over(const struct host_socket *s)
+{
+    return !s->loan->notifications && !(s->sending && !s->out);
+}
 void host_ring_call_in(struct host_sockets *h, struct host_socket *s); /* the loan: the socket is being closed */
 void host_ring_unsend(struct host_sockets *h, struct host_socket *s);  /* what was under way: the ring is gone */
 

@@ -143,7 +143,7 @@ int host_ring_lend(struct host_sockets *h, struct host_socket *s, const uint8_t 
 static void pay_back(struct host_sockets *h, struct host_socket *s)
 {
     struct host_loan *loan = s->loan;
-    if (!loan || loan->notifications || (s->sending && !s->out) || (unsent(loan) && !s->closing))
+    if (!loan || !host_loan_is_over(s) || (unsent(loan) && !s->closing))
         return;
     if (s->closing) {
         host_raise(h, s); /* its last word */
@@ -163,7 +163,7 @@ void host_ring_call_in(struct host_sockets *h, struct host_socket *s)
         struct linger reset = {.l_onoff = 1};
         setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     }
-    if (s->loan && !s->loan->notifications && !(s->sending && !s->out)) {
+    if (s->loan && host_loan_is_over(s)) {
         free(s->loan);
         s->loan = NULL;
     }

@@ -17,6 +17,8 @@ struct stream_ops {
     int64_t (*recv)(void *owner, int64_t id, uint8_t *data, size_t len);
     /* Takes a copy of what there is room for: bytes taken, -EAGAIN, -errno. */
     int64_t (*send)(void *owner, int64_t id, const uint8_t *data, size_t len);
+    /* What is at least so long is better lent than sent (host_lend); SIZE_MAX: nothing is. */
+    size_t lend_from;
 };
 
 #endif

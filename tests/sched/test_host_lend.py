@@ -122,6 +122,27 @@ def unread_until_reset(sock: socket.socket) -> None:
         unread(sock)
 
 
+def test_one_that_has_failed_is_closed_with_its_loan_still_out(ring: HostSockets) -> None:
+    """It is on the list of what is ready, for the error: that is not yet the word that its memory is free."""
+    ours, far = tcp_pair()
+    ours.setblocking(False)
+    id = ring.open(ours, EV_READ | EV_WRITE)
+    assert ring.lend(id, DATA) == 0
+    for _ in range(3):
+        ring.turn()
+    reset(far)
+    ring.wait_for(id, EV_ERROR)
+    lent = ring.close(id)
+    ours.close()
+    words = []
+    for _ in range(1000):
+        words += [mask for who, mask in ring.turn(MS).items() if who == id]
+        if ring.counters()["live"] == 0:
+            break
+    assert ring.counters()["live"] == 0
+    assert words == [EV_WRITE] * lent
+
+
 def test_a_peer_that_resets_ends_the_loan(ring: HostSockets) -> None:
     ours, far = tcp_pair()
     ours.setblocking(False)
