@@ -22,6 +22,8 @@ struct sock_name;
 
 #define STACK_ANY_DESTINATION 1 /* a gateway: takes packets for every address as its own */
 #define STACK_ACCEPT_REDIRECTS 4 /* believes a router of its own that another one is nearer (RFC 4861 8) */
+#define STACK_FORWARD4 8  /* a router: passes on what is for others (net.ipv4.ip_forward) */
+#define STACK_FORWARD6 16 /* the same for IPv6 (net.ipv6.conf.all.forwarding) */
 #define STACK_NO_REPORTS 2      /* tells nobody which groups it has joined: there is no multicast router */
 
 struct stack_config {

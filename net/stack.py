@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -248,7 +248,10 @@ class Link:
 
 
 class Stack:
-    """One host's TCP/IP. ``handle`` is what ``lib.sock_*`` take; ``poller`` is what a reactor attaches."""
+    """One host's TCP/IP. ``handle`` is what ``lib.sock_*`` take; ``poller`` is what a reactor attaches.
+
+    ``forwarding``: it is a router too, and passes on what is for others (``True``, or for one family: ``4``, ``6``).
+    """
 
     def __init__(
         self,
@@ -267,6 +270,7 @@ class Stack:
         any_destination: bool = False,
         reports: bool = True,
         accept_redirects: bool = False,
+        forwarding: bool | Literal[4, 6] = False,
         congestion: str = "cubic",
         ecn: int = 2,
     ) -> None:
@@ -285,7 +289,9 @@ class Stack:
                 "mtu_probing": mtu_probing,
                 "flags": (lib.STACK_ANY_DESTINATION if any_destination else 0)
                 | (0 if reports else lib.STACK_NO_REPORTS)
-                | (lib.STACK_ACCEPT_REDIRECTS if accept_redirects else 0),
+                | (lib.STACK_ACCEPT_REDIRECTS if accept_redirects else 0)
+                | (lib.STACK_FORWARD4 if forwarding in (True, 4) else 0)
+                | (lib.STACK_FORWARD6 if forwarding in (True, 6) else 0),
                 "ecn": ecn,
             },
         )
