@@ -231,11 +231,17 @@ int link_new_pcap(struct link **out, struct link *inner, int fd, uint64_t epoch_
 
 #define IMPAIR_KEEP_ORDER 1 /* jitter delays, and reorders nothing */
 
+#define JITTER_UNIFORM 0 /* see net/link/latency.c */
+#define JITTER_NORMAL 1
+#define JITTER_PARETO 2
+
 struct impairment {
     uint32_t loss_ppm, reorder_ppm, duplicate_ppm, corrupt_ppm; /* parts per million of frames */
     uint32_t burst;                                             /* mean length of a run of losses, 0: independent ones */
     uint32_t queue;                                             /* frames held at most, those under way included */
     uint32_t flags;                                             /* IMPAIR_* */
+    uint32_t distribution;                                      /* JITTER_* */
+    uint64_t queue_bytes;                                       /* bytes held at most, 0: no limit */
     uint64_t delay_ns, jitter_ns;                               /* each way */
     uint64_t rate_bps;                                          /* bits a second, 0: no limit */
     uint64_t buffer_ns;                                         /* what may wait for the line, as time; 0: no limit */
@@ -250,10 +256,13 @@ struct wire;
 struct line_stats {
     uint64_t in_packets, in_bytes, out_packets, out_bytes;
     uint64_t lost, duplicated, corrupted, reordered; /* by choice */
+    uint64_t blocked, down;                          /* lost to a partition, to a pulled cable */
     uint64_t dropped;                                /* the line's buffer or the queue was full */
+    uint64_t buffer_full;                                /* of these: the buffer of what waits for the line */
     uint64_t refused;                                /* a device would not take a frame, or there was no memory */
-    uint64_t held;                                   /* under way now */
+    uint64_t held, held_bytes;                       /* under way now */
     uint64_t late_ns, latest_ns;                     /* after they were due, frames came out: in all, and at worst */
+    uint64_t digest;                                 /* of all that happened to frames (net/link/line.h) */
 };
 int wire_new(struct wire **out, struct link *a, struct link *b, const struct impairment *a_to_b,
              const struct impairment *b_to_a, uint64_t memory);
@@ -262,6 +271,12 @@ void wire_free(struct wire *w); /* detached from its reactor */
 struct poller *wire_poller(struct wire *w);
 uint64_t wire_run(struct wire *w, uint64_t now);                    /* the next deadline */
 void wire_stats(struct wire *w, int from, struct line_stats *out);  /* from 0: a to b */
+/* While it runs, one direction; see net/link/line.h. impair: `how` without its seed, for what goes in from now on.
+ * clog: nothing comes out before `until` (REACTOR_NEVER; not after now: what is held comes out). */
+void wire_impair(struct wire *w, int from, const struct impairment *how);
+void wire_block(struct wire *w, int from, int blocked);
+void wire_clog(struct wire *w, int from, uint64_t until);
+void wire_set_down(struct wire *w, int down); /* both: what is under way is lost */
 
 void link_free(struct link *l); /* only of a link that no stack owns */
 void link_stats(struct link *l, struct link_stats *out);

@@ -95,8 +95,14 @@ def _mac(rng: Rng) -> bytes:
     return bytes(raw)
 
 
-def pack_impairment(how: Impairment, rng: Rng) -> Any:
-    """``struct impairment``. Without a seed of its own, ``rng`` gives one."""
+_DISTRIBUTIONS = ("uniform", "normal", "pareto")  # JITTER_*
+
+
+def pack_impairment(how: Impairment, rng: Rng | None) -> Any:
+    """``struct impairment``. Without a seed of its own, ``rng`` gives one (None: none is needed)."""
+    seed = (0, 0) if how.seed is None else (how.seed & (1 << 64) - 1, how.seed >> 64)
+    if how.seed is None and rng is not None:
+        seed = rng.seed128()
     return ffi.new(
         "struct impairment *",
         {
@@ -106,13 +112,15 @@ def pack_impairment(how: Impairment, rng: Rng) -> Any:
             "duplicate_ppm": round(how.duplicate * 1e6),
             "corrupt_ppm": round(how.corrupt * 1e6),
             "queue": how.queue,
+            "queue_bytes": how.queue_bytes,
+            "distribution": _DISTRIBUTIONS.index(how.distribution),
             "flags": lib.IMPAIR_KEEP_ORDER if how.keep_order else 0,
             "delay_ns": how.delay,
             "jitter_ns": how.jitter,
             "rate_bps": how.rate,
             "buffer_ns": how.buffer,
             "bucket_ns": how.bucket,
-            "seed": rng.seed128() if how.seed is None else (how.seed & (1 << 64) - 1, how.seed >> 64),
+            "seed": seed,
         },
     )
 
