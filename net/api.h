@@ -278,6 +278,26 @@ void wire_block(struct wire *w, int from, int blocked);
 void wire_clog(struct wire *w, int from, uint64_t until);
 void wire_set_down(struct wire *w, int down); /* both: what is under way is lost */
 
+/* A learning switch; see net/link/switch.c. ports: at most; stations: addresses known at most, rounded up to a power of
+ * two; ageing: how long one is known, ns. */
+struct ether_switch;
+struct switch_stats {
+    uint64_t in_packets, in_bytes; /* sent by who has the port's link */
+    uint64_t out_packets, out_bytes;
+    uint64_t flooded;              /* of those that came in: to all ports */
+    uint64_t filtered;             /* and to none: too short, for this port itself, or for bridges */
+    uint64_t dropped;              /* for this port: its queue was full, there was no memory, or it takes none so large */
+};
+int switch_new(struct ether_switch **out, unsigned ports, unsigned stations, uint64_t ageing, const uint64_t seed[2]);
+void switch_free(struct ether_switch *sw); /* its ports go on until their links are freed */
+/* The end of a free port, as link_new_pair() gives one; the port's number, which it keeps until the link is freed.
+ * -ENOSPC. */
+int switch_plug(struct ether_switch *sw, struct link **out, unsigned mtu, unsigned caps, const uint8_t *mac,
+                unsigned queue);
+int switch_port_stats(struct ether_switch *sw, unsigned port, struct switch_stats *out);
+int switch_station(struct ether_switch *sw, const uint8_t *mac, uint64_t now); /* its port, -ENOENT */
+uint64_t switch_evicted(struct ether_switch *sw);                             /* stations that made place for others */
+
 void link_free(struct link *l); /* only of a link that no stack owns */
 void link_stats(struct link *l, struct link_stats *out);
 unsigned link_mtu(struct link *l);

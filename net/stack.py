@@ -27,6 +27,7 @@ __all__ = [
     "pack_address",
     "pack_impairment",
     "parse_interface",
+    "random_mac",
     "unpack_address",
     "unpack_name",
 ]
@@ -88,7 +89,7 @@ def parse_interface(text: str) -> tuple[bytes, int]:
     return pack_address(str(interface.ip)), interface.network.prefixlen
 
 
-def _mac(rng: Rng) -> bytes:
+def random_mac(rng: Rng) -> bytes:
     """A random, locally administered, unicast address (IEEE 802-2014 8.2)."""
     raw = bytearray(rng.bytes(6))
     raw[0] = raw[0] & 0xFC | 0x02
@@ -187,21 +188,21 @@ class Link:
     def pair(cls, rng: Rng, *, mtu: int = 65520, caps: int = ALL, queue: int = 4096) -> tuple[Link, Link]:
         """Two ends in memory. They must be driven by one thread."""
         a, b = ffi.new("struct link **"), ffi.new("struct link **")
-        mac_a, mac_b = _mac(rng), _mac(rng)
+        mac_a, mac_b = random_mac(rng), random_mac(rng)
         check(lib.link_new_pair(a, b, mtu, caps, mac_a, mac_b, queue))
         return cls(a[0], mac_a), cls(b[0], mac_b)
 
     @classmethod
     def tap(cls, reactor: Any, fd: int, rng: Rng, *, mtu: int = 1500, caps: int = ALL) -> Link:
         """An open TAP device with IFF_VNET_HDR; the link closes ``fd``. ``reactor``: ``Reactor.handle``."""
-        out, mac = ffi.new("struct link **"), _mac(rng)
+        out, mac = ffi.new("struct link **"), random_mac(rng)
         check(lib.link_new_tap(out, reactor, fd, mtu, caps, mac))
         return cls(out[0], mac)
 
     @classmethod
     def manual(cls, rng: Rng, *, mtu: int = 1500, caps: int = 0, queue: int = 4096, mac: bytes | None = None) -> Link:
         """A link whose frames a test moves: :meth:`inject`, :meth:`drain`."""
-        out, mac = ffi.new("struct link **"), mac or _mac(rng)
+        out, mac = ffi.new("struct link **"), mac or random_mac(rng)
         check(lib.link_new_manual(out, mtu, caps, mac, queue))
         return cls(out[0], mac)
 

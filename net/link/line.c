@@ -159,23 +159,10 @@ static int lost(struct line *d)
     return d->losing;
 }
 
-/* A copy of its own, whatever p shares. */
-static struct pbuf *copy_of(struct pbuf_pool *pool, struct pbuf *p)
-{
-    uint32_t len = pbuf_total(p);
-    struct pbuf *c = pbuf_alloc(pool, PBUF_HEADROOM, len);
-    if (!c)
-        return NULL;
-    pbuf_copy(p, 0, pbuf_data(c), len);
-    c->len = len;
-    pbuf_copy_offloads(c, p);
-    return c;
-}
-
 /* One bit, anywhere in the frame; what its sender left to the device is filled in before, so that a sum can find it. */
 static struct pbuf *damaged(struct line *d, struct pbuf_pool *pool, struct pbuf *p)
 {
-    struct pbuf *c = copy_of(pool, p);
+    struct pbuf *c = pbuf_duplicate(pool, p);
     uint32_t where = rng_below(&d->rng, pbuf_total(p));
     uint8_t bit = (uint8_t)(1u << rng_below(&d->rng, 8));
     if (!c)
@@ -259,7 +246,7 @@ unsigned line_put(struct line *d, struct pbuf_pool *pool, struct pbuf *p, uint64
         return shut_out(d, pool, p, now, BLOCKED, &d->stats.blocked);
     if (lost(d))
         return shut_out(d, pool, p, now, LOST, &d->stats.lost);
-    struct pbuf *twin = chance(d, d->how.duplicate_ppm) ? copy_of(pool, p) : NULL;
+    struct pbuf *twin = chance(d, d->how.duplicate_ppm) ? pbuf_duplicate(pool, p) : NULL;
     if (twin) {
         d->stats.duplicated++;
         dropped += pass(d, pool, twin, now);

@@ -62,6 +62,14 @@ void link_complete_csum(struct pbuf *p)
     p->flags &= (uint8_t)~PBUF_CSUM_PARTIAL;
 }
 
+struct pbuf *link_carry(struct pbuf_pool *pool, const struct pbuf *p)
+{
+    struct pbuf *copy = pbuf_duplicate(pool, p);
+    if (copy) /* A partial checksum never left this process: nothing can have damaged what it covers. */
+        copy->flags = p->flags & PBUF_CSUM_PARTIAL ? PBUF_CSUM_OK : 0;
+    return copy;
+}
+
 void link_unfilled_csum(struct pbuf *p)
 {
     if (p->flags & PBUF_CSUM_OK && p->csum_start)

@@ -65,6 +65,9 @@ void link_drop_tx(struct link *l, struct pbuf *p);
 /* Fill in a partial checksum, for a link that cannot. */
 void link_complete_csum(struct pbuf *p);
 
+/* p, as it arrives from a device without a wire, in the pool of another stack. NULL: there is no room. */
+struct pbuf *link_carry(struct pbuf_pool *pool, const struct pbuf *p);
+
 /* A received frame is to be sent on: what its sender left to the device is still to be done (pbuf.h, csum_start). */
 void link_unfilled_csum(struct pbuf *p);
 
