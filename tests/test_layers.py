@@ -31,7 +31,7 @@ DRAWS = {"libos/rand.py": "it is the randomness"}
 
 
 def python_files() -> list[Path]:
-    own = [file for folder in (".", "look", "shim") for file in (ROOT / "libos" / folder).glob("*.py")]
+    own = [file for folder in (".", "look", "shim", "sim") for file in (ROOT / "libos" / folder).glob("*.py")]
     return [*own, *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))]
 
 
