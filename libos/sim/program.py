@@ -70,13 +70,14 @@ class Program:
     """Started by :meth:`SimMachine.start <libos.sim.machine.SimMachine.start>`."""
 
     def __init__(
-        self, machine: SimMachine, target: Target, args: Sequence[Any], *, name: str | None, daemon: bool
+        self, machine: SimMachine, target: Target, args: Sequence[Any], *, name: str | None, daemon: bool, pid: int
     ) -> None:
         self.machine = machine
         self.world = machine.world
         self.target = target
         self.args = args
         self.daemon = daemon
+        self.pid = pid
         self.name = name or self._default_name()
         self.result: Any = None
         self.error: BaseException | None = None
@@ -86,9 +87,9 @@ class Program:
         self.loop: SimLoop | None = None  # while it runs one
         self.loops: list[SimLoop] = []
         self.until: int | None = None  # while it sleeps: the machine's time
-        self.pending: dict[str, str] = {}  # by stream: a line that is not whole yet
         script = not callable(target)
-        self.face: Face | None = Face(list(sys.argv), list(sys.path), sys.modules["__main__"]) if script else None
+        # The first place of sys.path is the script's own.
+        self.face: Face | None = Face([], ["", *sys.path], sys.modules["__main__"]) if script else None
         self._greenlet = greenlet.greenlet(self._body)
 
     def _default_name(self) -> str:
