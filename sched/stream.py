@@ -90,6 +90,7 @@ class StreamTransport(Endpoint, Stream):
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
+        self._protocol_paused = False  # this one has not been told to pause, and must not be told to resume
         if isinstance(protocol, asyncio.BufferedProtocol):
             self._data_received = None
         else:
