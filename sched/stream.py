@@ -90,6 +90,7 @@ class StreamTransport(Endpoint, Stream):
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
+        self._protocol_paused = False  # this one has not been told to pause, and must not be told to resume
         if isinstance(protocol, asyncio.BufferedProtocol):
             self._data_received = None
         else:
@@ -246,8 +247,7 @@ class StreamTransport(Endpoint, Stream):
         if self._empty_waiter is not None and not self._empty_waiter.done():
             self._empty_waiter.set_result(None)
         if self._closing and not self._conn_lost:
-            self._conn_lost = 1
-            self._call_connection_lost(None)
+            self._lose(None)
 
     # asyncio's sendfile goes past the transport, by these names.
 
@@ -274,6 +274,8 @@ class StreamTransport(Endpoint, Stream):
             self._conn_lost = 0  # not yet: it can still be aborted
             self._sent()
             return
+        if exc is None and self._want and (error := self._end.take_error()):  # it wants nothing once it was aborted
+            exc = os_error(error)  # the last of what was written did not go
         super()._call_connection_lost(exc)
         if self._empty_waiter is not None and not self._empty_waiter.done():
             self._empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
