@@ -120,8 +120,12 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
                 signal.set_wakeup_fd(-1)
 
     def _read_from_self(self) -> None:
-        self._woken = False
-        super()._read_from_self()  # type: ignore[misc]
+        # Cleared only when the pipe has been emptied: a byte written before that may be gone with the others, and would
+        # never be written again. What a thread schedules in between is seen before the loop waits.
+        try:
+            super()._read_from_self()  # type: ignore[misc]
+        finally:
+            self._woken = False
 
     def remove_signal_handler(self, sig: int) -> bool:
         removed: bool = super().remove_signal_handler(sig)

@@ -151,8 +151,10 @@ static PyObject *call_soon_threadsafe(PyObject *object, PyObject *const *args, P
         return handle;
     self->woken = true;
     PyObject *done = PyObject_CallMethodNoArgs(object, self->st->names._write_to_self);
-    if (!done)
+    if (!done) {
+        self->woken = false;
         Py_CLEAR(handle);
+    }
     Py_XDECREF(done);
     return handle;
 }
