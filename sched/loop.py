@@ -60,18 +60,19 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
         return f"<{type(self).__name__} {self.reactor.kind} {state} debug={self.get_debug()}>"
 
     def close(self) -> None:
-        everybody: list[Any] = list(self._transports.values())  # type: ignore[attr-defined]
-        transports = [transport for transport in everybody if isinstance(transport, HostTransport)]
-        listeners = list(self._listeners.values())
         was_open = not self.is_closed()
+        if was_open and not self.is_running():  # else asyncio's close() says so
+            # First, for the reactor may go with the loop.
+            for listener in list(self._listeners.values()):
+                listener.close()
+            everybody: list[Any] = list(self._transports.values())  # type: ignore[attr-defined]
+            for transport in everybody:
+                if isinstance(transport, HostTransport):
+                    transport(EV_GONE)
         super().close()
         if was_open and self.is_closed():
             self._forget()
             self._children.close()
-            for listener in listeners:
-                listener.close()
-            for transport in transports:
-                transport(EV_GONE)
 
     # --- what the C half asks ------------------------------------------------------------------------------------
 
