@@ -90,9 +90,8 @@ class StreamTransport(Endpoint, Stream):
 
     # --- what the C half does not do -----------------------------------------------------------------------------
 
-    def _protocol_failed(self, exc: BaseException) -> None:
-        what = "data_received()" if self._data_received is not None else "get_buffer() or buffer_updated()"
-        self._fatal_error(exc, f"Fatal error: protocol.{what} call failed.")
+    def _protocol_failed(self, what: str, exc: BaseException) -> None:
+        self._fatal_error(exc, f"Fatal error: protocol.{what}() call failed.")
 
     def _read_nothing(self, count: int) -> None:
         """Readable, and no data: the end of the stream (0), or an error (``-errno``)."""
