@@ -63,8 +63,8 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
         was_open = not self.is_closed()
         if was_open and not self.is_running():  # else asyncio's close() says so
             # First, for the reactor may go with the loop.
-            for listener in list(self._listeners.values()):
-                listener.close()
+            while self._listeners:
+                self._listeners.popitem()[1].close()
             everybody: list[Any] = list(self._transports.values())  # type: ignore[attr-defined]
             for transport in everybody:
                 if isinstance(transport, HostTransport):

@@ -75,24 +75,26 @@ def test_what_is_open_at_the_end_outlives_the_loop_and_its_reactor(reactor: Reac
     loop = Loop(reactor)
 
     async def main() -> list[Any]:
-        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        writer.write(b"x")
-        return [server, reader, writer]
+        accepted: asyncio.Future[Any] = loop.create_future()
+        server = await loop.create_server(lambda: Greeter(accepted), "127.0.0.1", 0)
+        transport, _ = await loop.create_connection(asyncio.Protocol, *server.sockets[0].getsockname())
+        return [server, transport, await accepted]
 
-    server, _, writer = loop.run_until_complete(main())
-    for owner in (loop, reactor) if first == "loop" else (reactor, loop):
-        owner.close()
-    writer.write(b"more")
-    assert writer.transport.get_extra_info("socket").fileno() >= 0
+    kept = loop.run_until_complete(main())
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", ResourceWarning)
-        for sock in server.sockets:
+        for owner in (loop, reactor) if first == "loop" else (reactor, loop):
+            owner.close()
+        for transport in kept[1:]:
+            transport.write(b"more")
+            assert transport.get_extra_info("socket").fileno() >= 0
+        for sock in kept[0].sockets:
             sock._sock.close()
-        server.close()
-        del server, writer, _
+        kept.pop(0).close()
+        del transport, sock
+        kept.clear()
         gc.collect()
-    assert any("unclosed transport" in str(warning.message) for warning in told)
+    assert sum("unclosed transport" in str(warning.message) for warning in told) == 2
 
 
 def test_a_reactor_cannot_be_closed_in_a_turn(reactor: Reactor, new_probe: Any) -> None:
