@@ -98,9 +98,8 @@ class StreamTransport(Endpoint, Stream):
 
     # --- what the C half does not do -----------------------------------------------------------------------------
 
-    def _protocol_failed(self, exc: BaseException) -> None:
-        what = "data_received()" if self._data_received is not None else "get_buffer() or buffer_updated()"
-        self._fatal_error(exc, f"Fatal error: protocol.{what} call failed.")
+    def _protocol_failed(self, what: str, exc: BaseException) -> None:
+        self._fatal_error(exc, f"Fatal error: protocol.{what}() call failed.")
 
     def _read_nothing(self, count: int) -> None:
         """Readable, and no data: the end of the stream (0), or an error (``-errno``)."""
@@ -161,15 +160,16 @@ class StreamTransport(Endpoint, Stream):
             data = bytes(data)  # the caller may change it afterwards
         rest = memoryview(data)[max(count, 0) :]
         if self._queue is None:
-            if not count and self._end.lend(rest):  # nothing was tried yet: too much to copy
-                self._lent = True
-            elif not count:
-                if (count := self._end.offer(rest)) == len(rest):
-                    return
-                if count < 0 and count != EAGAIN:
-                    self._write_failed(count)
-                    return
-                rest = rest[max(count, 0) :]
+            if not count and self._direct:  # nothing was tried yet: too much to copy, or no plain bytes
+                self._lent = self._end.lend(rest)
+                if not self._lent:
+                    count = self._end.offer(rest)
+                    if count < 0 and count != EAGAIN:
+                        self._write_failed(count)
+                        return
+                    rest = rest[max(count, 0) :]
+                    if not rest:
+                        return
             self._queue = collections.deque()
             self._direct = False
             self._set_want(self._want | EV_WRITE)
