@@ -1,0 +1,1 @@
+"""Many machines in one process, on one virtual clock, under one seed."""
