@@ -29,9 +29,10 @@ _WAITING = frozenset(("threading", "queue", "concurrent.futures._base", "concurr
 class Job:
     """Something to do once, as ``thread``."""
 
-    __slots__ = ("_do", "_jobs", "_thread", "done")
+    __slots__ = ("_do", "_jobs", "_thread", "done", "number")
 
-    def __init__(self, jobs: Jobs, thread: threading.Thread, do: Callable[[], None]) -> None:
+    def __init__(self, jobs: Jobs, number: int, thread: threading.Thread, do: Callable[[], None]) -> None:
+        self.number = number  # of its machine
         self._jobs = jobs
         self._thread = thread
         self._do = do
@@ -64,12 +65,14 @@ class Jobs:
         self._owner = owner
         self._rng = owner.rng.fork()
         self._waiting: dict[Job, None] = {}  # in the order in which they came
+        self._count = 0
 
     def add(self, thread: threading.Thread, do: Callable[[], None], *, after_ns: int = 0) -> Job:
         """A new job, ``after_ns`` or a little later. Raises RuntimeError when there are too many."""
         if len(self._waiting) >= MAX_JOBS:
             raise RuntimeError("can't start new thread")
-        job = Job(self, thread, do)
+        self._count += 1
+        job = Job(self, self._owner.pid + self._count, thread, do)
         self._waiting[job] = None
         self._owner.call_later(after_ns + 1 + self._rng.below(_LATEST), job.run)
         return job

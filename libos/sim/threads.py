@@ -11,6 +11,7 @@ before the simulation began.
 from __future__ import annotations
 
 import _thread
+import itertools
 import queue
 import threading
 from collections.abc import Callable
@@ -19,8 +20,8 @@ from concurrent.futures.thread import BrokenThreadPool
 from typing import Any
 
 from libos.sim.jobs import Job, Jobs
-from libos.sim.owner import Ownership
-from libos.sim.patches import Function, Patches
+from libos.sim.owner import Owner, Ownership
+from libos.sim.patches import Function, Original, Patches
 
 __all__ = ["own"]
 
@@ -41,6 +42,14 @@ def own(patches: Patches, ownership: Ownership) -> None:
 # --- threads ---------------------------------------------------------------------------------------------------------
 
 
+class _Numbers:
+    """What a machine's threads and executors are called by, which the process counts otherwise."""
+
+    def __init__(self, owner: Owner) -> None:
+        self.threads = itertools.count(1)
+        self.executors = itertools.count()
+
+
 def _job_of(thread: threading.Thread) -> Job | None:
     return vars(thread).get("_libos_job")
 
@@ -59,8 +68,8 @@ def _own_thread(patches: Patches, ownership: Ownership) -> None:
                 job = jobs.add(self, lambda: _ring(self), after_ns=max(0, int(self.interval * 1e9)))
             else:
                 job = jobs.add(self, lambda: _run(self))
-            own["_libos_job"] = job
-            own["_ident"] = own["_native_id"] = id(job)
+            own.update(_libos_job=job, _ident=job.number, _native_id=job.number)
+            own.update(_is_stopped=True, _handle=_Ended())  # what it has for good when the World is gone
             own["_started"].set()
 
         return start
@@ -85,9 +94,29 @@ def _own_thread(patches: Patches, ownership: Ownership) -> None:
 
         return is_alive
 
+    def new_name(original: Original) -> Function:
+        def name(template: str) -> Any:
+            owner = ownership.running()
+            return original(template) if owner is None else template % next(ownership.of(owner, _Numbers).threads)
+
+        return name
+
+    patches.function(threading, "_newname", new_name)
     patches.method(threading.Thread, "start", start)
     patches.method(threading.Thread, "join", join)
     patches.method(threading.Thread, "is_alive", is_alive)
+
+
+class _Ended:
+    """For Python 3.13 what _is_stopped is for those before."""
+
+    ident = 0
+
+    def is_done(self) -> bool:
+        return True
+
+    def join(self, timeout: float | None = None) -> None:
+        pass
 
 
 def _run(thread: threading.Thread) -> None:
@@ -176,6 +205,13 @@ def _own_executor(patches: Patches, ownership: Ownership) -> None:
 
         return shutdown
 
+    count: Function = vars(ThreadPoolExecutor)["_counter"]
+
+    def number() -> Any:
+        owner = ownership.running()
+        return count() if owner is None else next(ownership.of(owner, _Numbers).executors)
+
+    patches.value(ThreadPoolExecutor, "_counter", staticmethod(number))
     patches.method(ThreadPoolExecutor, "submit", submit)
     patches.method(ThreadPoolExecutor, "shutdown", shutdown)
 
