@@ -38,6 +38,10 @@ class Job:
         self._do = do
         self.done = False
 
+    @property
+    def daemon(self) -> bool:
+        return self._thread.daemon
+
     def run(self) -> None:
         """Do it, unless that was begun already."""
         if not self._jobs.begin(self):
@@ -83,6 +87,11 @@ class Jobs:
             return False
         del self._waiting[job]
         return True
+
+    def finish(self) -> None:
+        """The program has come to its end, and waits for threads that are no daemons, as Python does."""
+        while left := [job for job in self._waiting if not job.daemon]:
+            left[self._rng.below(len(left))].run()
 
     def until(self, come: Callable[[], bool], call: str) -> None:
         """The program waits, in ``call``, until ``come()``: do other jobs first, as chosen by the seed.

@@ -5,6 +5,9 @@ Ownership: it owns its Machine (reactor, stack, its end of the link) and its pro
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from libos.config import configure
@@ -20,6 +23,8 @@ __all__ = ["SimMachine"]
 
 MEMORY = 32 << 20
 SOCKETS = 4096
+FIRST_PID = 100
+NO_ENV: Mapping[str, str] = MappingProxyType({})
 
 
 class SimMachine:
@@ -34,6 +39,8 @@ class SimMachine:
         self.addresses = [address.partition("/")[0] for address in addresses]
         self.id = world.new_id(name, self)
         rng = world.rng.fork()
+        self.rng = rng.fork()  # of its programs
+        self.pids = itertools.count(FIRST_PID)
         config = configure(net="pair", ip=addresses, **{"memory": MEMORY, "sockets": SOCKETS, **settings})
         # Each machine's monotonic clock starts somewhere else, so that times which travel show at once.
         self.reactor = SimReactor(
@@ -63,9 +70,12 @@ class SimMachine:
         """Its first one, without a prefix."""
         return self.addresses[0]
 
-    def start(self, target: Target, *args: Any, name: str | None = None, daemon: bool = False) -> Program:
-        """Run a program from now on; see :class:`~libos.sim.program.Program`. The world does not wait for daemons."""
-        program = Program(self, target, args, name=name, daemon=daemon)
+    def start(
+        self, target: Target, *args: Any, name: str | None = None, daemon: bool = False, env: Mapping[str, str] = NO_ENV
+    ) -> Program:
+        """Run a program from now on; see :class:`~libos.sim.program.Program`. The world does not wait for daemons.
+        ``env``: added to the environment that a program finds."""
+        program = Program(self, target, args, name=name, daemon=daemon, env=env)
         self.programs.append(program)
         self._live = (*self._live, program)
         self.world.program_started(program)

@@ -69,18 +69,20 @@ class Owner(Protocol):
 
 
 class Ownership:
-    """Which machine runs in this thread, and what belongs to it."""
+    """Which machine runs, and what belongs to it for as long as it lives.
+
+    ``current()`` says who runs, at any moment. It is asked with every call of a program's, so it should be quick.
+    """
 
     def __init__(self, current: Callable[[], Owner | None]) -> None:
-        thread = get_ident()
-        in_force = False
+        thread: int | None = None  # where the machines run, while it is in force
 
         def running() -> Owner | None:
-            return current() if in_force and get_ident() == thread else None
+            return current() if get_ident() == thread else None
 
-        def enforce(flag: bool) -> None:
-            nonlocal in_force
-            in_force = flag
+        def enforce(where: int | None) -> None:
+            nonlocal thread
+            thread = where
 
         #: The machine that runs, or None. A closure, for it is on the way of every look at a clock.
         self.running = running
@@ -90,21 +92,21 @@ class Ownership:
         self._mine: dict[Any, Any] = {}
 
     def begin(self) -> None:
-        self._enforce(True)
+        """Machines run in this thread from now on."""
+        self._enforce(get_ident())
 
     def end(self) -> None:
-        self._enforce(False)
-        self._belongings.clear()
+        self._enforce(None)
         self._last, self._mine = None, {}
 
     @contextlib.contextmanager
     def outside(self) -> Iterator[None]:
         """What the simulation itself does on behalf of a machine that runs: it sees the host."""
-        self._enforce(False)
+        self._enforce(None)
         try:
             yield
         finally:
-            self._enforce(True)
+            self._enforce(get_ident())
 
     def of(self, owner: Owner, kind: Callable[[Owner], T]) -> T:
         """The one ``kind(owner)``, made when it is first asked for."""

@@ -19,7 +19,7 @@ import contextlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,7 +27,9 @@ import greenlet
 
 from libos import launch
 from libos.sim.errors import ProgramFailed
+from libos.sim.jobs import Jobs
 from libos.sim.loop import SimLoop, SimTask
+from libos.sim.process import Process
 
 if TYPE_CHECKING:
     from libos.sim.machine import SimMachine
@@ -70,7 +72,14 @@ class Program:
     """Started by :meth:`SimMachine.start <libos.sim.machine.SimMachine.start>`."""
 
     def __init__(
-        self, machine: SimMachine, target: Target, args: Sequence[Any], *, name: str | None, daemon: bool
+        self,
+        machine: SimMachine,
+        target: Target,
+        args: Sequence[Any],
+        *,
+        name: str | None,
+        daemon: bool,
+        env: Mapping[str, str],
     ) -> None:
         self.machine = machine
         self.world = machine.world
@@ -88,6 +97,7 @@ class Program:
         self.until: int | None = None  # while it sleeps: the machine's time
         self.pending: dict[str, str] = {}  # by stream: a line that is not whole yet
         script = not callable(target)
+        self.process = Process(self, env)
         self.face: Face | None = Face(list(sys.argv), list(sys.path), sys.modules["__main__"]) if script else None
         self._greenlet = greenlet.greenlet(self._body)
 
@@ -133,6 +143,7 @@ class Program:
     def _body(self) -> None:
         try:
             self.result = self._run()
+            self.world.ownership.of(self.process, Jobs).finish()
         except SystemExit as exit:
             if exit.code not in (None, 0):
                 self.error = ProgramFailed(f"{self} exited: {exit.code}")

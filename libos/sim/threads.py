@@ -143,7 +143,7 @@ class _Pool:
     """What an executor has instead of threads."""
 
     def __init__(self, executor: Any) -> None:
-        self.thread = threading.Thread(name=f"{executor._thread_name_prefix}_0", daemon=True)
+        self.thread = threading.Thread(name=f"{executor._thread_name_prefix}_0", daemon=False)
         self.futures: dict[Future[Any], Job] = {}
         self._executor = executor
         self._ready = False

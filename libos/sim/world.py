@@ -31,6 +31,7 @@ from libos.sim.machine import SimMachine
 from libos.sim.names import WorldHosts
 from libos.sim.network import LAN, MTU, Network, SimWire, WireSpec, as_impairment, new_wire
 from libos.sim.output import Line, Log
+from libos.sim.owner import Owner, Ownership
 from libos.sim.program import Face, Program, Target
 from libos.sim.record import ENDED, OUTPUT, STARTED, TIMER
 from libos.sim.shared import Collector, shared
@@ -66,6 +67,7 @@ class World:
         self.numbers = itertools.count(1)  # of tasks
         self.face = Face.current()
         self.running: Program | None = None
+        self.ownership = Ownership(self._owner)
         self.interrupted = False
         self.machines: dict[str, SimMachine] = {}
         self.networks: dict[str, Network] = {}
@@ -256,6 +258,10 @@ class World:
 
     def _say_waiting(self, what: str) -> str:
         return f"{what}, at {show(self.now)} s, seed {self.seed}. Not ended:\n{describe(self)}"
+
+    def _owner(self) -> Owner | None:
+        program = self.running
+        return None if program is None else program.process
 
     # --- what programs tell ------------------------------------------------------------------------------------------
 

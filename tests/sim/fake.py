@@ -56,7 +56,7 @@ class FakeWorld:
         self.alpha = FakeOwner("alpha", 100, seed=seed)
         self.beta = FakeOwner("beta", 200, seed=seed + 1)
         self.current: Owner | None = None
-        self.ownership: Ownership
+        self.ownership = Ownership(lambda: self.current)
 
     @contextmanager
     def __call__(self, owner: Owner | None) -> Iterator[None]:
@@ -71,5 +71,5 @@ class FakeWorld:
 @contextmanager
 def world(seed: int = 1) -> Iterator[FakeWorld]:
     fake = FakeWorld(seed)
-    with owned(lambda: fake.current) as fake.ownership:
+    with owned(fake.ownership):
         yield fake

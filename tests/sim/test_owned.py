@@ -28,7 +28,7 @@ from typing import Any
 import pytest
 
 from libos.errors import EscapeError, WorldError
-from libos.sim.owned import owned
+from libos.sim.owned import Ownership, owned
 
 from .fake import START, FakeOwner, world
 
@@ -444,12 +444,22 @@ def test_modules_that_took_a_name_see_the_machine_too() -> None:
 
 def test_it_nests() -> None:
     outer, inner = FakeOwner("outer", 1), FakeOwner("inner", 2)
-    with owned(lambda: outer):
-        with owned(lambda: inner):
+    with owned(Ownership(lambda: outer)):
+        with owned(Ownership(lambda: inner)):
             assert os.getpid() == 2
         assert os.getpid() == 1
-        with owned(lambda: None):
+        with owned(Ownership(lambda: None)):
             assert os.getpid() == 1
+
+
+def test_it_can_be_put_in_force_again() -> None:
+    with world() as fake, fake(fake.alpha):
+        whole = [random.random() for _ in range(4)]
+    with world() as fake, fake(fake.alpha):
+        halves = [random.random() for _ in range(2)]
+    with owned(fake.ownership), fake(fake.alpha):
+        halves += [random.random() for _ in range(2)]
+    assert halves == whole
 
 
 def test_a_boot_that_is_gone_leaves_nothing() -> None:
