@@ -126,7 +126,7 @@ class Program:
     def _switch(self) -> None:
         world = self.world
         self._greenlet.parent = greenlet.getcurrent()
-        self.running, world.running = True, self
+        self.running, world.running, world.process = True, self, self.process
         if self.face is not None:
             self.face.show()
         if self.loop is not None:
@@ -134,7 +134,7 @@ class Program:
         try:
             self._greenlet.switch()
         finally:
-            self.running, world.running = False, None
+            self.running, world.running, world.process = False, None, None
             asyncio._set_running_loop(None)
             if self.face is not None:
                 self.face.keep()

@@ -67,7 +67,8 @@ class World:
         self.numbers = itertools.count(1)  # of tasks
         self.face = Face.current()
         self.running: Program | None = None
-        self.ownership = Ownership(self._owner)
+        self.process: Owner | None = None  # its
+        self.ownership = Ownership(lambda: self.process)
         self.interrupted = False
         self.machines: dict[str, SimMachine] = {}
         self.networks: dict[str, Network] = {}
@@ -258,10 +259,6 @@ class World:
 
     def _say_waiting(self, what: str) -> str:
         return f"{what}, at {show(self.now)} s, seed {self.seed}. Not ended:\n{describe(self)}"
-
-    def _owner(self) -> Owner | None:
-        program = self.running
-        return None if program is None else program.process
 
     # --- what programs tell ------------------------------------------------------------------------------------------
 

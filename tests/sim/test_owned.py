@@ -13,6 +13,7 @@ import random
 import secrets
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 import threading
@@ -149,6 +150,7 @@ DRAWS: dict[str, Callable[[], Any]] = {
     "uuid1": lambda: uuid.uuid1(),
     "uuid4": lambda: uuid.uuid4(),
     "getnode": lambda: uuid.getnode(),
+    "ssl.RAND_bytes": lambda: ssl.RAND_bytes(16),
     "tempfile": lambda: next(tempfile._get_candidate_names()),  # type: ignore[attr-defined]
 }
 
@@ -177,6 +179,29 @@ def test_each_draw_is_the_machines(name: str) -> None:
     assert name == "getnode" or first[0][0] != first[0][1] or name == "getstate"
 
 
+ARGUMENTS = ((), (10,), (0.25, 0.75), (5, 500), ([*range(100)],), ([*range(100)], 5))
+
+
+def test_no_function_of_the_module_random_is_forgotten() -> None:
+    names = [name for name in random.__all__ if name[0].islower() and name not in ("seed", "setstate", "getstate")]
+    assert len(names) > 18
+    for name in names:
+        first, again = random.Random(1), random.Random(1)
+        arguments = next(each for each in ARGUMENTS if not isinstance(attempt(getattr(first, name), each), TypeError))
+        expected = attempt(getattr(again, name), arguments)
+        with world() as fake, fake(fake.alpha):
+            random.seed(1)
+            assert attempt(vars(random)[name], arguments) == expected, name
+
+
+def attempt(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    arguments = copy.deepcopy(arguments)
+    try:
+        return function(*arguments), arguments
+    except (TypeError, IndexError, DeprecationWarning) as error:
+        return TypeError(error)
+
+
 def test_a_machine_seeds_for_itself() -> None:
     with world() as fake:
         with fake(fake.alpha):
@@ -201,6 +226,14 @@ def test_the_hosts_randomness_is_not_touched() -> None:
         random.seed(2)
         random.random()
     assert random.random() == first
+
+
+def test_names_of_temporary_files_do_not_follow_from_the_run_before() -> None:
+    def names() -> list[str]:
+        with world() as fake, fake(fake.alpha):
+            return [os.path.basename(tempfile.mktemp(dir="/nowhere")) for _ in range(3)]
+
+    assert names() == names()
 
 
 def test_uuids_by_time_are_unique_while_the_clock_stands() -> None:
