@@ -58,6 +58,7 @@ class SimLoop(MachineLoop):
         self._set_coroutine_origin_tracking(self._debug)  # type: ignore[attr-defined]
         self._thread_id: int | None = threading.get_ident()
         program.loop = self
+        program.process.attach(self)
         self.resume()
         try:
             while True:

@@ -1,17 +1,13 @@
 """A machine of a simulated world: a Machine on virtual time, and the programs on it.
 
-It is also what owns whatever a program sees of the process while it runs there: the time, random numbers, the
-environment (``libos.sim.owner.Owner``).
-
 Ownership: it owns its Machine (reactor, stack, its end of the link) and its programs; the world closes it.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from libos.config import configure
@@ -27,6 +23,8 @@ __all__ = ["SimMachine"]
 
 MEMORY = 32 << 20
 SOCKETS = 4096
+FIRST_PID = 100
+NO_ENV: Mapping[str, str] = MappingProxyType({})
 
 
 class SimMachine:
@@ -42,18 +40,15 @@ class SimMachine:
         *,
         skew: int,
         drift_ppb: int,
-        env: Mapping[str, str],
         settings: Any,
     ) -> None:
         self.world = world
         self.name = name
         self.addresses = [address.partition("/")[0] for address in addresses]
         self.id = world.new_id(name, self)
-        self.rng = rng = world.rng.fork()
-        self.environ = {**os.environ, **env}
-        self.pending: dict[str, str] = {}  # by stream: output that is not a whole line yet
-        self._later: list[tuple[int, int, Callable[[], None]]] = []  # a heap, by the machine's time
-        self._order = itertools.count()
+        rng = world.rng.fork()
+        self.rng = rng.fork()  # of its programs
+        self.pids = itertools.count(FIRST_PID)
         config = configure(net="pair", ip=addresses, **{"memory": MEMORY, "sockets": SOCKETS, **settings})
         # Each machine's monotonic clock starts somewhere else, so that times which travel show at once.
         self.reactor = SimReactor(
@@ -83,9 +78,12 @@ class SimMachine:
         """Its first one, without a prefix."""
         return self.addresses[0]
 
-    def start(self, target: Target, *args: Any, name: str | None = None, daemon: bool = False) -> Program:
-        """Run a program from now on; see :class:`~libos.sim.program.Program`. The world does not wait for daemons."""
-        program = Program(self, target, args, name=name, daemon=daemon, pid=100 + len(self.programs))
+    def start(
+        self, target: Target, *args: Any, name: str | None = None, daemon: bool = False, env: Mapping[str, str] = NO_ENV
+    ) -> Program:
+        """Run a program from now on; see :class:`~libos.sim.program.Program`. The world does not wait for daemons.
+        ``env``: added to the environment that a program finds."""
+        program = Program(self, target, args, name=name, daemon=daemon, env=env)
         self.programs.append(program)
         self._live = (*self._live, program)
         self.world.program_started(program)
@@ -104,50 +102,18 @@ class SimMachine:
 
     def step(self) -> None:
         """Its turn: events to their sinks, then what is ready in each program."""
-        world = self.world
-        world.current = self
-        try:
-            if self._later:
-                self._call_back()
-            if len(self._live) != 1 or self._live[0].loop is None:
-                self.reactor.turn(0)  # or nobody might take the events
-            for program in self._live:
-                program.step()
-        finally:
-            world.current = None
-
-    def _call_back(self) -> None:
-        now = self.now_ns()
-        while self._later and self._later[0][0] <= now:
-            heapq.heappop(self._later)[2]()
-        if self._later:
-            self.reactor.want(self._later[0][0])
-
-    # --- what a program sees of the process ----------------------------------------------------------------------
-
-    @property
-    def pid(self) -> int:
-        """The process number of the program that runs: they are numbered from 100 on."""
-        running = self.world.running
-        return 1 if running is None else running.pid
+        if len(self._live) != 1 or self._live[0].loop is None:
+            self.reactor.turn(0)  # or nobody might take the events
+        for program in self._live:
+            program.step()
 
     def now_ns(self) -> int:
+        """Its monotonic clock."""
         return self.reactor.now()
 
     def epoch_ns(self) -> int:
         """The time of day, ns since 1970."""
         return self.reactor.now() + self.reactor.clock.epoch_offset
-
-    @property
-    def sleep(self) -> Callable[[int], None] | None:
-        """Blocks the program that runs, its loop too, for so many ns. None: none does."""
-        return None if self.world.running is None else self.world.running.sleep
-
-    def call_later(self, delay_ns: int, callback: Callable[[], None]) -> None:
-        """In a step of the machine, and in none of its programs."""
-        when = self.now_ns() + delay_ns
-        heapq.heappush(self._later, (when, next(self._order), callback))
-        self.reactor.want(when)
 
     def forget(self, program: Program) -> None:
         """It has ended."""
@@ -155,13 +121,8 @@ class SimMachine:
 
     def kill(self) -> None:
         """All its programs, at once."""
-        self._later.clear()
-        self.world.current = self
-        try:
-            for program in self._live:
-                program.kill()
-        finally:
-            self.world.current = None
+        for program in self._live:
+            program.kill()
 
     def close(self) -> None:
         self.kill()

@@ -1,6 +1,6 @@
 """What programs write to stdout and stderr: lines with the machine's name and the virtual time.
 
-A machine's text is kept until its line is whole. Outside of machines text goes where it went before.
+A program's text is kept until its line is whole. Outside of programs text goes where it went before.
 """
 
 from __future__ import annotations
@@ -64,20 +64,20 @@ class Output(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        machine = self._world.current
-        if machine is None:
+        program = self._world.running
+        if program is None:
             return self._outside.write(text)
-        pending = machine.pending.get(self._stream, "") + text
+        pending = program.pending.get(self._stream, "") + text
         if "\n" in pending or len(pending) > LINE_MAX:
             *lines, pending = pending.split("\n")
             if len(pending) > LINE_MAX:
                 lines.append(pending)
                 pending = ""
             for line in lines:
-                self._world.say(machine, self._stream, line)
-        machine.pending[self._stream] = pending
+                self._world.say(program.machine, self._stream, line)
+        program.pending[self._stream] = pending
         return len(text)
 
     def flush(self) -> None:
-        if self._world.current is None:
+        if self._world.running is None:
             self._outside.flush()

@@ -19,7 +19,7 @@ import contextlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,7 +27,9 @@ import greenlet
 
 from libos import launch
 from libos.sim.errors import ProgramFailed
+from libos.sim.jobs import Jobs
 from libos.sim.loop import SimLoop, SimTask
+from libos.sim.process import Process
 
 if TYPE_CHECKING:
     from libos.sim.machine import SimMachine
@@ -70,14 +72,20 @@ class Program:
     """Started by :meth:`SimMachine.start <libos.sim.machine.SimMachine.start>`."""
 
     def __init__(
-        self, machine: SimMachine, target: Target, args: Sequence[Any], *, name: str | None, daemon: bool, pid: int
+        self,
+        machine: SimMachine,
+        target: Target,
+        args: Sequence[Any],
+        *,
+        name: str | None,
+        daemon: bool,
+        env: Mapping[str, str],
     ) -> None:
         self.machine = machine
         self.world = machine.world
         self.target = target
         self.args = args
         self.daemon = daemon
-        self.pid = pid
         self.name = name or self._default_name()
         self.result: Any = None
         self.error: BaseException | None = None
@@ -87,7 +95,9 @@ class Program:
         self.loop: SimLoop | None = None  # while it runs one
         self.loops: list[SimLoop] = []
         self.until: int | None = None  # while it sleeps: the machine's time
+        self.pending: dict[str, str] = {}  # by stream: output that is not a whole line yet
         script = not callable(target)
+        self.process = Process(self, env)
         # The first place of sys.path is the script's own.
         self.face: Face | None = Face([], ["", *sys.path], sys.modules["__main__"]) if script else None
         self._greenlet = greenlet.greenlet(self._body)
@@ -117,7 +127,7 @@ class Program:
     def _switch(self) -> None:
         world = self.world
         self._greenlet.parent = greenlet.getcurrent()
-        self.running, world.running = True, self
+        self.running, world.running, world.process = True, self, self.process
         if self.face is not None:
             self.face.show()
         if self.loop is not None:
@@ -125,7 +135,7 @@ class Program:
         try:
             self._greenlet.switch()
         finally:
-            self.running, world.running = False, None
+            self.running, world.running, world.process = False, None, None
             asyncio._set_running_loop(None)
             if self.face is not None:
                 self.face.keep()
@@ -134,6 +144,7 @@ class Program:
     def _body(self) -> None:
         try:
             self.result = self._run()
+            self.world.ownership.of(self.process, Jobs).finish()
         except SystemExit as exit:
             if exit.code not in (None, 0):
                 self.error = ProgramFailed(f"{self} exited: {exit.code}")

@@ -1,7 +1,7 @@
 """What one process has once and many machines want: put in place while a world runs, and put back afterwards.
 
 asyncio's policy and loop classes, uvloop    a loop of the program that asks
-socket.socket, getaddrinfo                   the machine's, of the program that asks
+time, randomness, sockets, threads …         the machine's, of the program that asks (owned.py)
 sys.stdout, sys.stderr                       lines with the machine's name and the time (output.py)
 SIGINT                                       ends the run between two steps; the second one at once
 the garbage collector                        at steps that are always the same, not when it likes
@@ -17,15 +17,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from libos.errors import WorldError
 from libos.launch import attributes_replaced, policy_installed
 from libos.policy import EventLoopPolicy
-from libos.shim import socket as socket_shim
 from libos.shim import uvloop as uvloop_shim
 from libos.sim.loop import SimLoop
 from libos.sim.output import Output
+from libos.sim.owned import owned
 
 if TYPE_CHECKING:
     from libos.sim.program import Program
@@ -34,19 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["Collector", "shared"]
 
 
-class _CurrentNetwork:
-    """The network of whoever is running."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(_running(self._world).machine.network, name)
-
-
 def _running(world: World) -> Program:
     if world.running is None:
-        raise WorldError("outside of its machines a simulated world has no network and no loops")
+        raise WorldError("outside of its machines a simulated world has no loops")
     return world.running
 
 
@@ -63,16 +53,15 @@ def shared(world: World) -> Iterator[None]:
     names: dict[str, type] = {"SelectorEventLoop": SelectorEventLoop, "DefaultEventLoopPolicy": Policy}
     if sys.version_info >= (3, 13):
         names["EventLoop"] = SelectorEventLoop
-    network: Any = _CurrentNetwork(world)
     with ExitStack() as stack:
         stack.enter_context(policy_installed(Policy()))
         stack.enter_context(attributes_replaced(asyncio, names))
         stack.enter_context(uvloop_shim.installed(SelectorEventLoop, SimLoop))
-        stack.enter_context(socket_shim.installed(network))
         stack.enter_context(_output(world))
         stack.enter_context(_interrupts(world))
         stack.enter_context(_collector_off())
         stack.callback(sys.set_asyncgen_hooks, *sys.get_asyncgen_hooks())
+        stack.enter_context(owned(world.ownership))
         yield
 
 

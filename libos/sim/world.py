@@ -31,6 +31,7 @@ from libos.sim.machine import SimMachine
 from libos.sim.names import WorldHosts
 from libos.sim.network import LAN, MTU, Network, SimWire, WireSpec, as_impairment, new_wire
 from libos.sim.output import Line, Log
+from libos.sim.owner import Owner, Ownership
 from libos.sim.program import Face, Program, Target
 from libos.sim.record import ENDED, OUTPUT, STARTED, TIMER
 from libos.sim.shared import Collector, shared
@@ -65,8 +66,9 @@ class World:
         self.log = Log()
         self.numbers = itertools.count(1)  # of tasks
         self.face = Face.current()
-        self.current: SimMachine | None = None  # whose step it is,
-        self.running: Program | None = None  # and the program that goes on in it
+        self.running: Program | None = None
+        self.process: Owner | None = None  # its process, as it sees it
+        self.ownership = Ownership(lambda: self.process)
         self.interrupted = False
         self.machines: dict[str, SimMachine] = {}
         self.networks: dict[str, Network] = {}
@@ -110,7 +112,7 @@ class World:
         """A machine on ``network`` (by default the first, made if there is none), where the others know it by its name.
 
         ``ip``: with prefixes; without, the next of the network's. ``skew``: how wrong its time of day is (a number may
-        be negative); ``drift_ppb``: ns that its clocks gain each second. ``env``: over the host's environment.
+        be negative); ``drift_ppb``: ns that its clocks gain each second. ``env``: its program's.
         ``settings``: keys of ``machine.toml``. With a ``program`` it starts at once; see :meth:`SimMachine.start`.
         """
         self._check(name, self.machines)
@@ -126,13 +128,12 @@ class World:
             network.plug(name),
             skew=_signed_ns(skew),
             drift_ppb=drift_ppb,
-            env=env,
             settings=settings,
         )
         self.machines[name] = machine
         self.hosts.add(name, machine.addresses)
         if program is not None:
-            machine.start(program, *args, daemon=daemon)
+            machine.start(program, *args, daemon=daemon, env=env)
         return machine
 
     def wire(
@@ -276,10 +277,9 @@ class World:
     def program_ended(self, program: Program) -> None:
         machine = program.machine
         machine.forget(program)
-        for stream, text in machine.pending.items():
+        for stream, text in program.pending.items():
             if text:
                 self.say(machine, stream, text)
-        machine.pending.clear()
         self._awaited -= not program.daemon
         self.sim.note(ENDED, machine.id, zlib.crc32(type(program.error).__name__.encode()))
         if program.error is not None and self._failed is None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -97,7 +98,7 @@ def test_several_programs_on_a_machine() -> None:
         clients = [machine.start(ask, "localhost", 100, 3) for _ in range(3)]
         world.run()
         assert [client.result for client in clients] == [300] * 3
-        assert len({client.pid for client in clients}) == 3
+        assert len({client.process.pid for client in clients}) == 3
 
 
 def test_programs_without_a_loop() -> None:
@@ -105,8 +106,7 @@ def test_programs_without_a_loop() -> None:
         return a * b
 
     def nap() -> float:
-        assert world.running is not None
-        world.running.sleep(10**9)
+        time.sleep(1)
         return world.time
 
     async def beat() -> None:
@@ -189,13 +189,9 @@ def test_ctrl_c_ends_the_run() -> None:
         for _ in range(1000):
             await asyncio.sleep(1)
 
-    async def press() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-        await asyncio.sleep(10**6)
-
     with World() as world:
-        world.machine("a", press)
-        world.machine("b", beat)
+        world.machine("a", beat)
+        world.at("1s", lambda: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             world.run()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
