@@ -238,8 +238,9 @@ void sim_want(struct reactor *r, uint64_t when)
 /* Its events are with us, if it is its turn; else it is a turn by itself, and it never waits. */
 static int sim_turn(struct reactor *r, uint64_t timeout, uint64_t *events, unsigned max)
 {
-    struct sim *s = ((struct sim_reactor *)r)->sim;
-    if (&s->running->r != r || !s->nheld)
+    struct sim_reactor *self = (struct sim_reactor *)r;
+    struct sim *s = self->sim;
+    if (s->running != self || !s->nheld)
         return reactor_turn(r, 0, events, max);
     unsigned n = s->nheld < max ? s->nheld : max; /* those left out come again: they are levels */
     memcpy(events, s->held, n * sizeof *events);
