@@ -156,7 +156,7 @@ class Endpoint:
 
     def _lose(self, exc: BaseException | None) -> None:
         self._conn_lost += 1
-        self._loop.call_soon(self._call_connection_lost, exc)
+        self._loop.call_soon(self._call_connection_lost, exc, context=self._context)
 
     def _force_close(self, exc: BaseException | None) -> None:
         """Nothing more is sent or read. asyncio's sslproto and sendfile call it by this name."""

@@ -20,7 +20,7 @@ from typing import Any
 
 from libos._native import ffi, lib
 from libos.errors import check, os_error
-from libos.sched.reactor import EV_READ, HostSockets
+from libos.sched.reactor import EV_GONE, EV_READ, HostSockets
 from libos.sched.stream import StreamTransport
 
 __all__ = ["HostListener", "HostSocket", "HostTransport"]
@@ -149,7 +149,7 @@ class HostTransport(StreamTransport):
         return None if self._end is None else self._end.sock
 
     def _gone(self) -> None:
-        # The loop is closed. The socket is open until the transport is gone too, with a warning.
+        # The loop closes. The socket is open until the transport is gone too, with a warning.
         self._drop_queue()
         self._unbind()
         self._end.abort()
@@ -195,7 +195,7 @@ class HostListener(_HostEnd):
         self._failed = failed
         self._backlog = backlog
         run = contextvars.copy_context().run
-        self.adopt(lambda mask: run(self._ready))
+        self.adopt(lambda mask: self.close() if mask & EV_GONE else run(self._ready))
         self.want(EV_READ)
 
     def _ready(self) -> None:

@@ -60,18 +60,19 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
         return f"<{type(self).__name__} {self.reactor.kind} {state} debug={self.get_debug()}>"
 
     def close(self) -> None:
-        everybody: list[Any] = list(self._transports.values())  # type: ignore[attr-defined]
-        transports = [transport for transport in everybody if isinstance(transport, HostTransport)]
-        listeners = list(self._listeners.values())
         was_open = not self.is_closed()
+        if was_open and not self.is_running():  # else asyncio's close() says so
+            # First, for the reactor may go with the loop.
+            while self._listeners:
+                self._listeners.popitem()[1].close()
+            everybody: list[Any] = list(self._transports.values())  # type: ignore[attr-defined]
+            for transport in everybody:
+                if isinstance(transport, HostTransport):
+                    transport(EV_GONE)
         super().close()
         if was_open and self.is_closed():
             self._forget()
             self._children.close()
-            for listener in listeners:
-                listener.close()
-            for transport in transports:
-                transport(EV_GONE)
 
     # --- what the C half asks ------------------------------------------------------------------------------------
 
@@ -121,10 +122,12 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
                 signal.set_wakeup_fd(-1)
 
     def _read_from_self(self) -> None:
-        super()._read_from_self()  # type: ignore[misc]
-        # Only now: a byte that a thread wrote while this read has been taken with the others. Who calls between the two
-        # writes none, but what he wants is in the queue already, and that is looked at before the next wait.
-        self._woken = False
+        # Cleared only when the pipe has been emptied: a byte written before that may be gone with the others, and would
+        # never be written again. What a thread schedules in between is seen before the loop waits.
+        try:
+            super()._read_from_self()  # type: ignore[misc]
+        finally:
+            self._woken = False
 
     def remove_signal_handler(self, sig: int) -> bool:
         removed: bool = super().remove_signal_handler(sig)

@@ -139,6 +139,8 @@ class Reactor(Turns):
     def close(self) -> None:
         """Let go of the host. Pollers are detached and their links freed before. May be called twice."""
         if self.handle is not None:
+            if self.turning:
+                raise RuntimeError("Cannot close a reactor in a turn")
             self._unbind()
             if self._hosts is not None:
                 self._hosts.close()
@@ -160,6 +162,10 @@ class HostSockets:
         self.ops = address(lib.host_stream_ops())
 
     def close(self) -> None:
+        """Whoever still has a socket here hears that it is gone."""
+        for token, sink in list(self.sinks.items()):
+            if token >> POLLER_SHIFT == self.base >> POLLER_SHIFT:
+                sink(EV_GONE)
         lib.hosts_free(self.handle)
 
 

@@ -90,6 +90,7 @@ class StreamTransport(Endpoint, Stream):
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
+        self._protocol_paused = False  # this one has not been told to pause, and must not be told to resume
         if isinstance(protocol, asyncio.BufferedProtocol):
             self._data_received = None
         else:
@@ -97,9 +98,8 @@ class StreamTransport(Endpoint, Stream):
 
     # --- what the C half does not do -----------------------------------------------------------------------------
 
-    def _protocol_failed(self, exc: BaseException) -> None:
-        what = "data_received()" if self._data_received is not None else "get_buffer() or buffer_updated()"
-        self._fatal_error(exc, f"Fatal error: protocol.{what} call failed.")
+    def _protocol_failed(self, what: str, exc: BaseException) -> None:
+        self._fatal_error(exc, f"Fatal error: protocol.{what}() call failed.")
 
     def _read_nothing(self, count: int) -> None:
         """Readable, and no data: the end of the stream (0), or an error (``-errno``)."""
@@ -160,15 +160,16 @@ class StreamTransport(Endpoint, Stream):
             data = bytes(data)  # the caller may change it afterwards
         rest = memoryview(data)[max(count, 0) :]
         if self._queue is None:
-            if not count and self._end.lend(rest):  # nothing was tried yet: too much to copy
-                self._lent = True
-            elif not count:
-                if (count := self._end.offer(rest)) == len(rest):
-                    return
-                if count < 0 and count != EAGAIN:
-                    self._write_failed(count)
-                    return
-                rest = rest[max(count, 0) :]
+            if not count and self._direct:  # nothing was tried yet: too much to copy, or no plain bytes
+                self._lent = self._end.lend(rest)
+                if not self._lent:
+                    count = self._end.offer(rest)
+                    if count < 0 and count != EAGAIN:
+                        self._write_failed(count)
+                        return
+                    rest = rest[max(count, 0) :]
+                    if not rest:
+                        return
             self._queue = collections.deque()
             self._direct = False
             self._set_want(self._want | EV_WRITE)
@@ -246,8 +247,7 @@ class StreamTransport(Endpoint, Stream):
         if self._empty_waiter is not None and not self._empty_waiter.done():
             self._empty_waiter.set_result(None)
         if self._closing and not self._conn_lost:
-            self._conn_lost = 1
-            self._call_connection_lost(None)
+            self._lose(None)
 
     # asyncio's sendfile goes past the transport, by these names.
 
@@ -274,6 +274,8 @@ class StreamTransport(Endpoint, Stream):
             self._conn_lost = 0  # not yet: it can still be aborted
             self._sent()
             return
+        if exc is None and self._want and (error := self._end.take_error()):  # it wants nothing once it was aborted
+            exc = os_error(error)  # the last of what was written did not go
         super()._call_connection_lost(exc)
         if self._empty_waiter is not None and not self._empty_waiter.done():
             self._empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))

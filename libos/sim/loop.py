@@ -59,7 +59,6 @@ class SimLoop(MachineLoop):
         self._thread_id: int | None = threading.get_ident()
         program.loop = self
         program.process.attach(self)
-        hooks = sys.get_asyncgen_hooks()
         self.resume()
         try:
             while True:
@@ -73,7 +72,7 @@ class SimLoop(MachineLoop):
             self._thread_id = None
             asyncio._set_running_loop(None)
             self._set_coroutine_origin_tracking(False)  # type: ignore[attr-defined]
-            sys.set_asyncgen_hooks(*hooks)
+            sys.set_asyncgen_hooks(None, None)  # shared.py puts back the host's
 
     def resume(self) -> None:
         """What belongs to the thread is ours: others have run in between."""

@@ -32,7 +32,15 @@ class SimMachine:
     ``drift_ppb``: ns that its clocks gain each second. ``settings``: keys of ``machine.toml``."""
 
     def __init__(
-        self, world: World, name: str, addresses: list[str], link: Link, *, skew: int, drift_ppb: int, settings: Any
+        self,
+        world: World,
+        name: str,
+        addresses: list[str],
+        link: Link,
+        *,
+        skew: int,
+        drift_ppb: int,
+        settings: Any,
     ) -> None:
         self.world = world
         self.name = name
@@ -99,11 +107,23 @@ class SimMachine:
         for program in self._live:
             program.step()
 
+    def now_ns(self) -> int:
+        """Its monotonic clock."""
+        return self.reactor.now()
+
+    def epoch_ns(self) -> int:
+        """The time of day, ns since 1970."""
+        return self.reactor.now() + self.reactor.clock.epoch_offset
+
     def forget(self, program: Program) -> None:
         """It has ended."""
         self._live = tuple(each for each in self._live if each is not program)
 
-    def close(self) -> None:
+    def kill(self) -> None:
+        """All its programs, at once."""
         for program in self._live:
             program.kill()
+
+    def close(self) -> None:
+        self.kill()
         self.machine.close()

@@ -86,7 +86,7 @@ class Network:
         self._how = as_impairment(wire)
         self._free: list[Iterator[Any]] = [iter(subnet.hosts()) for subnet in self.subnets]
         self._taken: set[str] = set()
-        self._switch = Switch(world.rng, ports)
+        self._switch = Switch(world.rng, ports, stations=4 * ports)  # so many that none is forgotten for want of room
 
     def next_addresses(self) -> list[str]:
         """With their prefixes."""

@@ -1,6 +1,6 @@
 """What programs write to stdout and stderr: lines with the machine's name and the virtual time.
 
-Each program's text is kept until its line is whole. Outside of a program text goes where it went before.
+A program's text is kept until its line is whole. Outside of programs text goes where it went before.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Output(io.TextIOBase):
                 lines.append(pending)
                 pending = ""
             for line in lines:
-                self._world.say(program.machine.name, self._stream, line)
+                self._world.say(program.machine, self._stream, line)
         program.pending[self._stream] = pending
         return len(text)
 

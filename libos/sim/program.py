@@ -95,10 +95,11 @@ class Program:
         self.loop: SimLoop | None = None  # while it runs one
         self.loops: list[SimLoop] = []
         self.until: int | None = None  # while it sleeps: the machine's time
-        self.pending: dict[str, str] = {}  # by stream: a line that is not whole yet
+        self.pending: dict[str, str] = {}  # by stream: output that is not a whole line yet
         script = not callable(target)
         self.process = Process(self, env)
-        self.face: Face | None = Face(list(sys.argv), list(sys.path), sys.modules["__main__"]) if script else None
+        # The first place of sys.path is the script's own.
+        self.face: Face | None = Face([], ["", *sys.path], sys.modules["__main__"]) if script else None
         self._greenlet = greenlet.greenlet(self._body)
 
     def _default_name(self) -> str:

@@ -60,6 +60,7 @@ def shared(world: World) -> Iterator[None]:
         stack.enter_context(_output(world))
         stack.enter_context(_interrupts(world))
         stack.enter_context(_collector_off())
+        stack.callback(sys.set_asyncgen_hooks, *sys.get_asyncgen_hooks())
         stack.enter_context(owned(world.ownership))
         yield
 

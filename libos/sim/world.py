@@ -16,9 +16,9 @@ import heapq
 import ipaddress
 import itertools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from libos.clock import Clock, MonotonicClock
@@ -67,7 +67,7 @@ class World:
         self.numbers = itertools.count(1)  # of tasks
         self.face = Face.current()
         self.running: Program | None = None
-        self.process: Owner | None = None  # its
+        self.process: Owner | None = None  # its process, as it sees it
         self.ownership = Ownership(lambda: self.process)
         self.interrupted = False
         self.machines: dict[str, SimMachine] = {}
@@ -106,12 +106,14 @@ class World:
         ip: str | list[str] | None = None,
         skew: Duration = 0,
         drift_ppb: int = 0,
+        env: Mapping[str, str] = MappingProxyType({}),
         **settings: Any,
     ) -> SimMachine:
         """A machine on ``network`` (by default the first, made if there is none), where the others know it by its name.
 
-        ``ip``: with prefixes; without, the next of the network's. ``settings``: keys of ``machine.toml``. With a
-        ``program`` it starts at once; see :meth:`SimMachine.start`.
+        ``ip``: with prefixes; without, the next of the network's. ``skew``: how wrong its time of day is (a number may
+        be negative); ``drift_ppb``: ns that its clocks gain each second. ``env``: its program's.
+        ``settings``: keys of ``machine.toml``. With a ``program`` it starts at once; see :meth:`SimMachine.start`.
         """
         self._check(name, self.machines)
         if network is None:
@@ -120,12 +122,18 @@ class World:
         for address in addresses:
             network.take(address)
         machine = SimMachine(
-            self, name, addresses, network.plug(name), skew=to_ns(skew), drift_ppb=drift_ppb, settings=settings
+            self,
+            name,
+            addresses,
+            network.plug(name),
+            skew=_signed_ns(skew),
+            drift_ppb=drift_ppb,
+            settings=settings,
         )
         self.machines[name] = machine
         self.hosts.add(name, machine.addresses)
         if program is not None:
-            machine.start(program, *args, daemon=daemon)
+            machine.start(program, *args, daemon=daemon, env=env)
         return machine
 
     def wire(
@@ -267,22 +275,23 @@ class World:
         self._awaited += not program.daemon
 
     def program_ended(self, program: Program) -> None:
+        machine = program.machine
+        machine.forget(program)
         for stream, text in program.pending.items():
             if text:
-                self.say(program.machine.name, stream, text)
-        program.machine.forget(program)
+                self.say(machine, stream, text)
         self._awaited -= not program.daemon
-        self.sim.note(ENDED, program.machine.id, zlib.crc32(type(program.error).__name__.encode()))
+        self.sim.note(ENDED, machine.id, zlib.crc32(type(program.error).__name__.encode()))
         if program.error is not None and self._failed is None:
             self._failed = program.error
 
     def unfinished(self) -> list[Program]:
         return [program for machine in self.machines.values() for program in machine.programs if not program.ended]
 
-    def say(self, machine: str, stream: str, text: str) -> None:
+    def say(self, machine: SimMachine, stream: str, text: str) -> None:
         """A line of a program."""
-        line = Line(self.now, machine, stream, text)
-        self.sim.note(OUTPUT, self.machines[machine].id, zlib.crc32(f"{stream}:{text}".encode(errors="replace")))
+        line = Line(self.now, machine.name, stream, text)
+        self.sim.note(OUTPUT, machine.id, zlib.crc32(f"{stream}:{text}".encode(errors="replace")))
         self.log.append(line)
         if self._echo is not None:
             self._echo(line)
@@ -315,14 +324,18 @@ class World:
             for machine in self.machines.values():
                 undo.callback(machine.close)
             undo.enter_context(shared(self))
-            for program in self.unfinished():
-                program.kill()
+            for machine in self.machines.values():
+                machine.kill()
 
     def __enter__(self) -> World:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def _signed_ns(skew: Duration) -> int:
+    return to_ns(skew) if isinstance(skew, str) or skew >= 0 else -to_ns(-skew)
 
 
 def _nothing() -> None:

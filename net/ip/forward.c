@@ -155,8 +155,6 @@ void ip_forward(struct netif *nif, struct pbuf *p, struct ip_meta *m)
         ip4_fragment_further(s, &path, p);
         return;
     }
-    if (!p->gso_size && !(path.nif->link->caps & LINK_CSUM))
-        link_complete_csum(p);
     neigh_output(path.nif, &path.next, v4 ? ETHERTYPE_IP4 : ETHERTYPE_IP6, p);
 }
 

@@ -33,6 +33,8 @@ void link_xmit(struct link *l, struct pbuf *p, uint64_t now)
         xmit_segments(l, p, now);
         return;
     }
+    if (!(l->caps & LINK_CSUM))
+        link_complete_csum(p);
     l->stats.tx_packets++;
     l->stats.tx_bytes += pbuf_total(p);
     l->ops->xmit(l, p, now);

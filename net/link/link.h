@@ -56,8 +56,8 @@ static inline uint32_t link_frame_max(const struct link *l)
 /* Give the link its upper side and let it start. */
 int link_bind(struct link *l, struct poller *poller, struct pbuf_pool *pool,
               void (*deliver)(struct link *, struct pbuf *, uint64_t), void *upper);
-/* Counted hand-over in either direction. A frame that stands for several leaves as these by a link that has no
- * LINK_TSO. */
+/* Counted hand-over in either direction. What was left to a device is done here for a link that cannot: a frame
+ * that stands for several leaves as these (LINK_TSO), and with its sum (LINK_CSUM). */
 void link_xmit(struct link *l, struct pbuf *p, uint64_t now);
 void link_deliver(struct link *l, struct pbuf *p, uint64_t now);
 /* A frame that could not be sent. */

@@ -8,6 +8,9 @@
  * a loop with many short time-outs, nearly all of them cancelled, holds none of what they would have called. */
 #include "sched/objects/objects.h"
 
+#define HANDLE_SLOTS 7 /* that asyncio's have, and that struct state names */
+#define TIMER_HANDLE_SLOTS 2
+
 size_t *timer_handle_place(struct state *st, PyObject *handle)
 {
     return (size_t *)((char *)handle + st->timer_base);
@@ -72,10 +75,10 @@ int handle_trace(struct state *st, PyObject *handle)
 
 /* --- running ----------------------------------------------------------------------------------------------------- */
 
-PyObject *take_reportable(void)
+int report(PyObject *object, PyObject *method, PyObject *what)
 {
     if (PyErr_ExceptionMatches(PyExc_SystemExit) || PyErr_ExceptionMatches(PyExc_KeyboardInterrupt))
-        return NULL;
+        return -1;
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
@@ -83,16 +86,13 @@ PyObject *take_reportable(void)
         PyException_SetTraceback(value, traceback);
     Py_XDECREF(type);
     Py_XDECREF(traceback);
-    return value;
-}
-
-static int report(struct state *st, PyObject *loop, PyObject *handle)
-{
-    PyObject *error = take_reportable();
-    if (!error)
-        return -1;
-    PyObject *done = PyObject_CallMethodObjArgs(loop, st->names._callback_failed, handle, error, NULL);
-    Py_DECREF(error);
+    PyObject *before = PyErr_GetHandledException();
+    PyErr_SetHandledException(value);
+    PyObject *done = what ? PyObject_CallMethodObjArgs(object, method, what, value, NULL)
+                          : PyObject_CallMethodOneArg(object, method, value);
+    PyErr_SetHandledException(before);
+    Py_XDECREF(before);
+    Py_DECREF(value);
     Py_XDECREF(done);
     return done ? 0 : -1;
 }
@@ -122,7 +122,7 @@ int handle_run(struct state *st, PyObject *loop, PyObject *handle)
     Py_XDECREF(args);
     Py_XDECREF(context);
     if (!result)
-        return report(st, loop, handle);
+        return report(loop, st->names._callback_failed, handle);
     Py_DECREF(result);
     return 0;
 }
@@ -149,42 +149,39 @@ static PyObject *cancel(struct state *st, PyObject *self)
 static PyObject *handle_cancel(PyObject *self, PyObject *unused)
 {
     struct state *st = PyType_GetModuleState(Py_TYPE(self));
+    if (!st) /* the collector has taken the class apart */
+        return NULL;
     if (handle_cancelled(st, self))
         Py_RETURN_NONE;
     return cancel(st, self);
 }
 
-static void free_slots(struct state *st, PyObject *self, bool timer)
+/* The collector may have taken the class apart before it gets here, and the module's state with it. So these know no
+ * names: from the head to the end of asyncio's part, all is slots, but for the list of weak references
+ * (handle_types() sees to it that this is so). */
+static inline Py_ssize_t next_slot(PyTypeObject *type, Py_ssize_t offset)
 {
-    Py_CLEAR(SLOT(self, st->at.callback));
-    Py_CLEAR(SLOT(self, st->at.args));
-    Py_CLEAR(SLOT(self, st->at.context));
-    Py_CLEAR(SLOT(self, st->at.loop));
-    Py_CLEAR(SLOT(self, st->at.cancelled));
-    Py_CLEAR(SLOT(self, st->at.repr));
-    Py_CLEAR(SLOT(self, st->at.source_traceback));
-    if (timer) {
-        Py_CLEAR(SLOT(self, st->at.when));
-        Py_CLEAR(SLOT(self, st->at.scheduled));
-    }
+    do
+        offset += (Py_ssize_t)sizeof(PyObject *);
+    while (offset == type->tp_weaklistoffset);
+    return offset;
 }
+#define FOR_SLOTS(type, offset)                                                                                        \
+    for (Py_ssize_t offset = next_slot(type, sizeof(PyObject) - sizeof(PyObject *));                                   \
+         offset < (type)->tp_base->tp_basicsize; offset = next_slot(type, offset))
 
 static int handle_clear(PyObject *self)
 {
-    struct state *st = PyType_GetModuleState(Py_TYPE(self));
-    free_slots(st, self, Py_TYPE(self)->tp_basicsize > st->timer_base);
+    FOR_SLOTS (Py_TYPE(self), offset)
+        Py_CLEAR(SLOT(self, offset));
     return 0;
 }
 
 static int handle_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    struct state *st = PyType_GetModuleState(Py_TYPE(self));
     Py_VISIT(Py_TYPE(self));
-    Py_VISIT(SLOT(self, st->at.callback));
-    Py_VISIT(SLOT(self, st->at.args));
-    Py_VISIT(SLOT(self, st->at.context));
-    Py_VISIT(SLOT(self, st->at.loop));
-    Py_VISIT(SLOT(self, st->at.source_traceback));
+    FOR_SLOTS (Py_TYPE(self), offset)
+        Py_VISIT(SLOT(self, offset));
     return 0;
 }
 
@@ -199,8 +196,22 @@ static void handle_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
+/* Whether all that `type` adds to its base is `slots` slots, and perhaps the list of weak references. */
+static bool only_slots(PyTypeObject *type, Py_ssize_t slots)
+{
+    if (type->tp_weaklistoffset > 0 && !type->tp_base->tp_weaklistoffset) /* from 3.12 on it is before the head */
+        slots++;
+    return !type->tp_dictoffset && !type->tp_itemsize &&
+           type->tp_basicsize == type->tp_base->tp_basicsize + slots * (Py_ssize_t)sizeof(PyObject *);
+}
+
 int handle_types(struct state *st, PyObject *module)
 {
+    if (st->asyncio_handle->tp_base != &PyBaseObject_Type || st->asyncio_timer_handle->tp_base != st->asyncio_handle ||
+        !only_slots(st->asyncio_handle, HANDLE_SLOTS) || !only_slots(st->asyncio_timer_handle, TIMER_HANDLE_SLOTS)) {
+        PyErr_SetString(PyExc_ImportError, "asyncio's handles are not what this version of libos knows");
+        return -1;
+    }
     static const PyMethodDef methods[] = {
         {"cancel", handle_cancel, METH_NOARGS, "Do not call the callback any more."},
         {NULL},

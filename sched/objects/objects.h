@@ -1,6 +1,7 @@
 /* libos._loop: the half of the scheduler that is C and holds Python objects.
  *
  *     handle.c     Handle and TimerHandle: a callback with its arguments and its context
+ *     call.c       the arguments of call_soon() and the like
  *     agenda.c     what is to run: the queue of ready handles, the heap of timers
  *     turns.c      Turns, the base of sched/reactor.py: one turn of a reactor, and the sinks of its events
  *     scheduler.c  Scheduler, the base of sched/loop.py: call_soon(), call_at(), one iteration of the loop
@@ -30,6 +31,7 @@
 
 /* Names that are looked up or called, interned. */
 #define NAMES(X)                                                                                                       \
+    X(__class__)                                                                                                       \
     X(_callback_failed)                                                                                                \
     X(_check_callback)                                                                                                 \
     X(_check_thread)                                                                                                   \
@@ -43,9 +45,8 @@
     X(_write_to_self)                                                                                                  \
     X(buffer_updated)                                                                                                  \
     X(call_at)                                                                                                         \
-    X(call_soon)                                                                                                       \
+    X(data_received)                                                                                                   \
     X(cancel)                                                                                                          \
-    X(extract_stack)                                                                                                   \
     X(get_buffer)                                                                                                      \
     X(time)
 
@@ -64,7 +65,7 @@ struct state {
     PyTypeObject *transport;                  /* asyncio's, with flow control */
     Py_ssize_t transport_at[TRANSPORT_SLOTS]; /* its slots */
 #define X(name) PyObject *name;
-    struct {
+    struct names {
         NAMES(X)
     } names;
 #undef X
@@ -102,6 +103,21 @@ size_t *timer_handle_place(struct state *st, PyObject *handle);
 
 /* The types, made for a module. -1 with an exception. */
 int handle_types(struct state *st, PyObject *module);
+
+/* --- call.c ------------------------------------------------------------------------------------------------------ */
+
+/* The arguments of a call: what has a name, and behind it what is for the callback. */
+struct call {
+    PyObject *const *args;
+    Py_ssize_t nargs;
+    PyObject *context;  /* NULL if it was not given */
+    PyObject *named[2]; /* if one came by keyword: args is here then */
+};
+
+/* Reads a call as Python would of `def method(self, <names>, *args, context=None)`. Nearly always there is no keyword,
+ * or only context. -1 with an exception. */
+int read_call(const char *method, const char *const *names, Py_ssize_t count, PyObject *const *args, Py_ssize_t nargs,
+              PyObject *keywords, struct call *call);
 
 /* --- agenda.c ---------------------------------------------------------------------------------------------------- */
 
@@ -153,7 +169,9 @@ int stream_type(struct state *st, PyObject *module);
 /* An event of its socket. -1: SystemExit or KeyboardInterrupt came out. */
 int stream_ready(struct state *st, PyObject *stream, unsigned mask);
 
-/* Takes the exception that is set for reporting; NULL if it is one that ends the program, which stays set. */
-PyObject *take_reportable(void);
+/* The exception that is set goes to a method of `object`, as from an except block: sys.exc_info() has it meanwhile.
+ * The method gets `what` (not if it is NULL) and the exception. -1: it was one that ends the program, which stays set,
+ * or the method raised. */
+int report(PyObject *object, PyObject *method, PyObject *what);
 
 #endif

@@ -10,7 +10,8 @@
  * In virtual time a loop does not wait: whoever simulates calls _run_ready(), an iteration that only looks. It says there
  * when it must run again (turns_want); and what is scheduled after that, from outside, says so by itself.
  *
- * Times are seconds in Python, and ns of the reactor's clock here. A class that overrides time() is asked. */
+ * Times are seconds in Python, and ns of the reactor's clock here. A loop that has a time() or a call_at() of its own
+ * is asked. */
 #include <math.h>
 
 #include "sched/objects/objects.h"
@@ -23,9 +24,10 @@ struct scheduler {
     struct agenda agenda;
     bool stopping, debug, closed;
     bool woken; /* a byte is in the self-pipe already */
-    bool own_time; /* the class overrides time() */
-    bool resting;  /* in virtual time, between two iterations */
-    uint64_t now;  /* as it was when last looked at, in ns */
+    bool own_time, own_call_at; /* the class, or the object, overrides time(), call_at() */
+    bool resting;               /* in virtual time, between two iterations */
+    uint64_t now;               /* as it was when last looked at, in ns */
+    double seconds;             /* the same as time() says it */
 };
 
 bool scheduler_debug(struct state *st, PyObject *object) { return ((struct scheduler *)object)->debug; }
@@ -46,58 +48,36 @@ static uint64_t to_ns(double seconds)
     return ns < 1.8e19 ? (uint64_t)ns : REACTOR_NEVER - 1;
 }
 
-/* Sees what time it is: self->now. -1 with an exception. */
+static uint64_t reactors_time(struct scheduler *self) { return self->turns ? turns_now(self->turns) : 0; }
+
+/* Sees what time it is: self->now and self->seconds. -1 with an exception. */
 static int look_at_clock(struct scheduler *self)
 {
     if (!self->own_time) {
-        self->now = turns_now(self->turns);
+        self->now = reactors_time(self);
+        self->seconds = (double)self->now * 1e-9;
         return 0;
     }
     PyObject *time = PyObject_CallMethodNoArgs((PyObject *)self, self->st->names.time);
-    double seconds = time ? PyFloat_AsDouble(time) : -1;
+    self->seconds = time ? PyFloat_AsDouble(time) : -1;
     Py_XDECREF(time);
-    if (seconds == -1 && PyErr_Occurred())
+    if (self->seconds == -1 && PyErr_Occurred())
         return -1;
-    self->now = to_ns(seconds);
+    self->now = to_ns(self->seconds);
     return 0;
 }
 
 static PyObject *scheduler_time(PyObject *object, PyObject *unused)
 {
     struct scheduler *self = (struct scheduler *)object;
-    return PyFloat_FromDouble(self->turns ? (double)turns_now(self->turns) * 1e-9 : 0.0);
+    return PyFloat_FromDouble((double)reactors_time(self) * 1e-9);
 }
 
 /* --- scheduling -------------------------------------------------------------------------------------------------- */
 
-/* `context` out of the keywords of a call; NULL if it was not given. -1 with an exception. */
-static int keyword_context(const char *method, PyObject *const *args, Py_ssize_t nargs, PyObject *names,
-                           PyObject **context)
-{
-    *context = NULL;
-    for (Py_ssize_t i = 0; names && i < PyTuple_GET_SIZE(names); i++) {
-        PyObject *name = PyTuple_GET_ITEM(names, i);
-        if (PyUnicode_CompareWithASCIIString(name, "context") != 0) {
-            PyErr_Format(PyExc_TypeError, "BaseEventLoop.%s() got an unexpected keyword argument '%U'", method, name);
-            return -1;
-        }
-        *context = args[nargs + i];
-    }
-    return 0;
-}
-
-/* `first`: what comes before the callback; NULL: nothing. In Python's words for a method of asyncio's. */
-static int enough_arguments(const char *method, Py_ssize_t nargs, const char *first)
-{
-    if (nargs >= (first ? 2 : 1))
-        return 0;
-    if (first && nargs == 0)
-        PyErr_Format(PyExc_TypeError, "BaseEventLoop.%s() missing 2 required positional arguments: '%s' and 'callback'",
-                     method, first);
-    else
-        PyErr_Format(PyExc_TypeError, "BaseEventLoop.%s() missing 1 required positional argument: 'callback'", method);
-    return -1;
-}
+static const char *const soon_names[] = {"callback"};
+static const char *const at_names[] = {"when", "callback"};
+static const char *const later_names[] = {"delay", "callback"};
 
 static int check_open(struct scheduler *self)
 {
@@ -132,10 +112,10 @@ static void rouse(struct scheduler *self, uint64_t when)
         turns_want(self->turns, when);
 }
 
-static PyObject *soon(struct scheduler *self, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
-                      PyObject *context)
+static PyObject *soon(struct scheduler *self, const struct call *call)
 {
-    PyObject *handle = handle_new(self->st, callback, args, nargs, (PyObject *)self, context);
+    PyObject *handle =
+        handle_new(self->st, call->args[0], call->args + 1, call->nargs - 1, (PyObject *)self, call->context);
     if (handle &&
         ((self->debug && handle_trace(self->st, handle) < 0) || agenda_append(&self->agenda, handle) < 0))
         Py_CLEAR(handle);
@@ -146,40 +126,41 @@ static PyObject *soon(struct scheduler *self, PyObject *callback, PyObject *cons
 static PyObject *call_soon(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
     struct scheduler *self = (struct scheduler *)object;
-    PyObject *context;
-    if (keyword_context("call_soon", args, nargs, names, &context) < 0 || enough_arguments("call_soon", nargs, NULL) < 0 ||
-        check_open(self) < 0 || (self->debug && check_call(self, "call_soon", args[0]) < 0))
+    struct call call;
+    if (read_call("call_soon", soon_names, 1, args, nargs, names, &call) < 0 || check_open(self) < 0 ||
+        (self->debug && check_call(self, "call_soon", call.args[0]) < 0))
         return NULL;
-    return soon(self, args[0], args + 1, nargs - 1, context);
+    return soon(self, &call);
 }
 
 /* From any thread, and from signal handlers. However many call, one byte wakes the loop. */
 static PyObject *call_soon_threadsafe(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
     struct scheduler *self = (struct scheduler *)object;
-    PyObject *context;
-    if (keyword_context("call_soon_threadsafe", args, nargs, names, &context) < 0 ||
-        enough_arguments("call_soon_threadsafe", nargs, NULL) < 0 || check_open(self) < 0 ||
-        (self->debug && check_callback(self, "call_soon_threadsafe", args[0]) < 0))
+    struct call call;
+    if (read_call("call_soon_threadsafe", soon_names, 1, args, nargs, names, &call) < 0 || check_open(self) < 0 ||
+        (self->debug && check_callback(self, "call_soon_threadsafe", call.args[0]) < 0))
         return NULL;
-    PyObject *handle = soon(self, args[0], args + 1, nargs - 1, context);
+    PyObject *handle = soon(self, &call);
     if (!handle || self->woken)
         return handle;
     self->woken = true;
     PyObject *done = PyObject_CallMethodNoArgs(object, self->st->names._write_to_self);
-    if (!done)
+    if (!done) {
+        self->woken = false;
         Py_CLEAR(handle);
+    }
     Py_XDECREF(done);
     return handle;
 }
 
-static PyObject *at(struct scheduler *self, PyObject *when, PyObject *callback, PyObject *const *args,
-                    Py_ssize_t nargs, PyObject *context)
+static PyObject *at(struct scheduler *self, PyObject *when, const struct call *call)
 {
     double seconds = PyFloat_AsDouble(when);
     if (seconds == -1 && PyErr_Occurred())
         return NULL;
-    PyObject *handle = timer_handle_new(self->st, when, callback, args, nargs, (PyObject *)self, context);
+    PyObject *handle = timer_handle_new(self->st, when, call->args[1], call->args + 2, call->nargs - 2,
+                                        (PyObject *)self, call->context);
     if (handle && ((self->debug && handle_trace(self->st, handle) < 0) ||
                    agenda_add_timer(self->st, &self->agenda, to_ns(seconds), handle) < 0))
         Py_CLEAR(handle);
@@ -190,35 +171,50 @@ static PyObject *at(struct scheduler *self, PyObject *when, PyObject *callback, 
 static PyObject *call_at(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
     struct scheduler *self = (struct scheduler *)object;
-    PyObject *context;
-    if (keyword_context("call_at", args, nargs, names, &context) < 0 || enough_arguments("call_at", nargs, "when") < 0)
+    struct call call;
+    if (read_call("call_at", at_names, 2, args, nargs, names, &call) < 0)
         return NULL;
-    if (args[0] == Py_None) {
+    if (call.args[0] == Py_None) {
         PyErr_SetString(PyExc_TypeError, "when cannot be None");
         return NULL;
     }
-    if (check_open(self) < 0 || (self->debug && check_call(self, "call_at", args[1]) < 0))
+    if (check_open(self) < 0 || (self->debug && check_call(self, "call_at", call.args[1]) < 0))
         return NULL;
-    return at(self, args[0], args[1], args + 2, nargs - 2, context);
+    return at(self, call.args[0], &call);
+}
+
+/* call_at() of a class that has its own. */
+static PyObject *at_by_method(struct scheduler *self, PyObject *when, const struct call *call)
+{
+    PyObject *method = PyObject_GetAttr((PyObject *)self, self->st->names.call_at);
+    PyObject *args = PyTuple_New(call->nargs);
+    PyObject *keywords = Py_BuildValue("{s:O}", "context", call->context ? call->context : Py_None);
+    for (Py_ssize_t i = 0; args && i < call->nargs; i++)
+        PyTuple_SET_ITEM(args, i, Py_NewRef(i ? call->args[i] : when));
+    PyObject *handle = method && args && keywords ? PyObject_Call(method, args, keywords) : NULL;
+    Py_XDECREF(method);
+    Py_XDECREF(args);
+    Py_XDECREF(keywords);
+    return handle;
 }
 
 static PyObject *call_later(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
     struct scheduler *self = (struct scheduler *)object;
-    PyObject *context;
-    if (keyword_context("call_later", args, nargs, names, &context) < 0 ||
-        enough_arguments("call_later", nargs, "delay") < 0)
+    struct call call;
+    if (read_call("call_later", later_names, 2, args, nargs, names, &call) < 0)
         return NULL;
-    if (args[0] == Py_None) {
+    if (call.args[0] == Py_None) {
         PyErr_SetString(PyExc_TypeError, "delay must not be None");
         return NULL;
     }
-    if (check_open(self) < 0 || (self->debug && check_call(self, "call_at", args[1]) < 0) || look_at_clock(self) < 0)
+    if (check_open(self) < 0 || (self->debug && check_call(self, "call_at", call.args[1]) < 0) || /* as asyncio has it */
+        look_at_clock(self) < 0)
         return NULL;
-    PyObject *now = PyFloat_FromDouble((double)self->now * 1e-9);
-    PyObject *when = now ? PyNumber_Add(now, args[0]) : NULL; /* whatever adds to a float is a delay */
+    PyObject *now = PyFloat_FromDouble(self->seconds);
+    PyObject *when = now ? PyNumber_Add(now, call.args[0]) : NULL; /* whatever adds to a float is a delay */
     Py_XDECREF(now);
-    PyObject *handle = when ? at(self, when, args[1], args + 2, nargs - 2, context) : NULL;
+    PyObject *handle = !when ? NULL : self->own_call_at ? at_by_method(self, when, &call) : at(self, when, &call);
     Py_XDECREF(when);
     return handle;
 }
@@ -343,23 +339,50 @@ static PyObject *scheduler_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     return (PyObject *)self;
 }
 
+/* Whether a method is not the one here, but a subclass's or one that was put into the object. -1 with an exception. */
+static int overrides(PyObject *object, PyObject *name, PyCFunction ours)
+{
+    PyObject *method = PyObject_GetAttr(object, name);
+    if (!method)
+        return -1;
+    bool is_ours = PyCFunction_Check(method) && PyCFunction_GET_FUNCTION(method) == ours &&
+                   PyCFunction_GET_SELF(method) == object;
+    Py_DECREF(method);
+    return !is_ours;
+}
+
+static int look_for_overrides(struct scheduler *self)
+{
+    PyObject *object = (PyObject *)self;
+    int time = overrides(object, self->st->names.time, scheduler_time);
+    int call_at_ = time < 0 ? -1 : overrides(object, self->st->names.call_at, (PyCFunction)(void (*)(void))call_at);
+    if (call_at_ < 0)
+        return -1;
+    self->own_time = time;
+    self->own_call_at = call_at_;
+    return 0;
+}
+
+/* Tests put clocks of their own into a loop, or give it another class, and take them out again. */
+static int set_attribute(PyObject *object, PyObject *name, PyObject *value)
+{
+    struct scheduler *self = (struct scheduler *)object;
+    if (PyObject_GenericSetAttr(object, name, value) < 0)
+        return -1;
+    struct names *names = &self->st->names;
+    bool matters = name == names->time || name == names->call_at || name == names->__class__;
+    return matters ? look_for_overrides(self) : 0;
+}
+
 static PyObject *attach(PyObject *object, PyObject *args)
 {
     struct scheduler *self = (struct scheduler *)object;
     PyObject *turns, *ready;
-    if (!PyArg_ParseTuple(args, "O!O!:_attach", self->st->turns, &turns, &PyList_Type, &ready))
+    if (!PyArg_ParseTuple(args, "O!O!:_attach", self->st->turns, &turns, &PyList_Type, &ready) ||
+        look_for_overrides(self) < 0)
         return NULL;
-    PyObject *time = PyObject_GetAttr((PyObject *)Py_TYPE(object), self->st->names.time);
-    PyObject *ours = PyObject_GetAttr((PyObject *)self->st->scheduler, self->st->names.time);
-    if (time && ours) {
-        self->own_time = time != ours;
-        Py_XSETREF(self->turns, Py_NewRef(turns));
-        Py_XSETREF(self->selector_ready, Py_NewRef(ready));
-    }
-    Py_XDECREF(time);
-    Py_XDECREF(ours);
-    if (PyErr_Occurred())
-        return NULL;
+    Py_XSETREF(self->turns, Py_NewRef(turns));
+    Py_XSETREF(self->selector_ready, Py_NewRef(ready));
     Py_RETURN_NONE;
 }
 
@@ -394,18 +417,20 @@ static int set_flag(PyObject *object, PyObject *value, void *offset)
 static PyObject *get_ready(PyObject *object, void *unused)
 {
     struct agenda *a = &((struct scheduler *)object)->agenda;
-    PyObject *list = PyList_New((Py_ssize_t)a->count);
+    PyObject *list = PyList_New(0); /* may collect, and so run anything: what there is, is to be seen after it */
     for (size_t i = 0; list && i < a->count; i++)
-        PyList_SET_ITEM(list, (Py_ssize_t)i, Py_NewRef(a->ready[(a->first + i) & (a->size - 1)]));
+        if (PyList_Append(list, a->ready[(a->first + i) & (a->size - 1)]) < 0)
+            Py_CLEAR(list);
     return list;
 }
 
 static PyObject *get_scheduled(PyObject *object, void *unused)
 {
     struct agenda *a = &((struct scheduler *)object)->agenda;
-    PyObject *list = PyList_New((Py_ssize_t)a->timers_count);
+    PyObject *list = PyList_New(0);
     for (size_t i = 0; list && i < a->timers_count; i++)
-        PyList_SET_ITEM(list, (Py_ssize_t)i, Py_NewRef(a->timers[i].handle));
+        if (PyList_Append(list, a->timers[i].handle) < 0)
+            Py_CLEAR(list);
     return list;
 }
 
@@ -476,6 +501,7 @@ int scheduler_type(struct state *st, PyObject *module)
         {Py_tp_new, scheduler_new},           {Py_tp_dealloc, scheduler_dealloc},
         {Py_tp_traverse, scheduler_traverse}, {Py_tp_clear, scheduler_clear},
         {Py_tp_methods, (void *)methods},     {Py_tp_getset, (void *)getset},
+        {Py_tp_setattro, set_attribute},
         {0},
     };
     PyType_Spec spec = {

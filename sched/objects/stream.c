@@ -35,57 +35,59 @@ static inline bool there(PyObject *member) { return member && member != Py_None;
 
 /* --- reading ----------------------------------------------------------------------------------------------------- */
 
-/* Bytes that the protocol got; 0 and -errno as recv(). -1 in *failed: the protocol raised. */
-static int64_t feed_bytes(struct stream *s, bool *failed)
+/* Bytes that the protocol got; 0 and -errno as recv(). The name in *failed: what raised. */
+static int64_t feed_bytes(struct stream *s, PyObject **failed)
 {
     int64_t n = s->ops->readable(s->owner, s->id);
     if (n <= 0)
         return n;
     PyObject *data = PyBytes_FromStringAndSize(NULL, n < PIECE_MAX ? n : PIECE_MAX);
     if (!data) {
-        *failed = true;
+        *failed = s->st->names.data_received;
         return 1;
     }
     n = s->ops->recv(s->owner, s->id, (uint8_t *)PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data));
     if (n > 0 && n < PyBytes_GET_SIZE(data) && _PyBytes_Resize(&data, n) < 0) {
-        *failed = true;
+        *failed = s->st->names.data_received;
         return 1;
     }
     if (n > 0) {
         PyObject *method = Py_NewRef(s->data_received); /* it may set another protocol */
         PyObject *done = PyObject_CallOneArg(method, data);
         Py_DECREF(method);
-        *failed = !done;
+        if (!done)
+            *failed = s->st->names.data_received;
         Py_XDECREF(done);
     }
     Py_DECREF(data);
     return n;
 }
 
-static int64_t feed_buffer(struct stream *s, bool *failed)
+static int64_t feed_buffer(struct stream *s, PyObject **failed)
 {
     struct state *st = s->st;
     PyObject *protocol = Py_NewRef(s->protocol), *hint = PyLong_FromLong(-1), *done = NULL;
     PyObject *buffer = hint ? PyObject_CallMethodOneArg(protocol, st->names.get_buffer, hint) : NULL;
     int64_t n = 1;
     Py_buffer view;
-    *failed = true;
+    *failed = st->names.get_buffer;
     if (buffer && PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE) == 0) {
         if (view.len == 0) {
             PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
         } else if (!s->ops) { /* closed by get_buffer() */
             n = -EAGAIN;
-            *failed = false;
+            *failed = NULL;
         } else {
             n = s->ops->recv(s->owner, s->id, view.buf, (size_t)view.len);
-            *failed = false;
+            *failed = NULL;
         }
         PyBuffer_Release(&view);
         if (!*failed && n > 0) {
             PyObject *count = PyLong_FromLongLong(n);
             done = count ? PyObject_CallMethodOneArg(protocol, st->names.buffer_updated, count) : NULL;
             Py_XDECREF(count);
-            *failed = !done;
+            if (!done)
+                *failed = st->names.buffer_updated;
         }
     }
     Py_XDECREF(done);
@@ -105,17 +107,6 @@ static int tell(PyObject *object, PyObject *method, long long number)
     return done ? 0 : -1;
 }
 
-static int failed_protocol(struct state *st, PyObject *object)
-{
-    PyObject *error = take_reportable();
-    if (!error)
-        return -1;
-    PyObject *done = PyObject_CallMethodOneArg(object, st->names._protocol_failed, error);
-    Py_DECREF(error);
-    Py_XDECREF(done);
-    return done ? 0 : -1;
-}
-
 static int read_some(struct state *st, PyObject *object)
 {
     struct stream *s = part(st, object);
@@ -125,7 +116,7 @@ static int read_some(struct state *st, PyObject *object)
         Py_XDECREF(context);
         return rc;
     }
-    bool failed = false;
+    PyObject *failed = NULL;
     int64_t n = there(s->data_received) ? feed_bytes(s, &failed)
                 : there(s->protocol)    ? feed_buffer(s, &failed)
                                         : -EAGAIN;
@@ -134,7 +125,7 @@ static int read_some(struct state *st, PyObject *object)
     if (rc < 0)
         return -1;
     if (failed)
-        return failed_protocol(st, object);
+        return report(object, st->names._protocol_failed, failed);
     return n > 0 || n == -EAGAIN ? 0 : tell(object, st->names._read_nothing, n);
 }
 

@@ -53,9 +53,9 @@ static int dispatch(struct turns *self, int n)
 
 static bool begin(struct turns *self)
 {
-    if (self->ops && !self->turning)
+    if (self->ops && self->sinks && !self->turning)
         return self->turning = true;
-    PyErr_SetString(PyExc_RuntimeError, self->ops ? "the reactor is in a turn already" : "the reactor is closed");
+    PyErr_SetString(PyExc_RuntimeError, self->turning ? "the reactor is in a turn already" : "the reactor is closed");
     return false;
 }
 

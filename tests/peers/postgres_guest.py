@@ -178,12 +178,19 @@ async def refused(host: str, security: str) -> None:
         raise AssertionError(f"{what} was accepted")
 
 
+async def until_asleep(admin: asyncpg.Connection, count: int) -> None:
+    """Until so many queries sleep: asyncpg itself falls over an end that comes between preparing one and asking it."""
+    asleep = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'"
+    while await admin.fetchval(asleep) < count:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
 async def backend_is_ended(host: str, security: str) -> None:
     """By an administrator, in the middle of a query: an error that says so."""
     async with connection(host, security) as admin:
         db = await asyncpg.connect(**options(host, security))
         query = asyncio.ensure_future(db.fetch("select pg_sleep(60)"))
-        await asyncio.sleep(0)
+        await until_asleep(admin, 1)
         assert await admin.fetchval("select pg_terminate_backend($1, 5000)", db.get_server_pid())
         (error,) = await asyncio.gather(query, return_exceptions=True)
         assert "terminating connection due to administrator command" in str(error)
@@ -194,6 +201,8 @@ async def server_is_killed(host: str, security: str) -> None:
     """All of it, by SIGKILL, in the middle of queries: an error for each, at once."""
     made = [await asyncpg.connect(**options(host, security)) for _ in range(8)]
     queries = [asyncio.ensure_future(db.fetch("select pg_sleep(60)")) for db in made]
+    async with connection(host, security) as admin:
+        await until_asleep(admin, len(queries))
     await cases.wish("kill")
     for error in await asyncio.gather(*queries, return_exceptions=True):
         assert isinstance(error, OSError | asyncpg.PostgresConnectionError), repr(error)

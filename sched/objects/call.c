@@ -1,0 +1,47 @@
+/* The arguments of a call, for methods that take one or two by position or by name, and then any number for a callback.
+ * What is wrong with them is told as Python tells it of asyncio's methods. */
+#include "sched/objects/objects.h"
+
+int read_call(const char *method, const char *const *names, Py_ssize_t count, PyObject *const *args, Py_ssize_t nargs,
+              PyObject *keywords, struct call *call)
+{
+    *call = (struct call){.args = args, .nargs = nargs};
+    for (Py_ssize_t i = 0; keywords && i < PyTuple_GET_SIZE(keywords); i++) {
+        PyObject *keyword = PyTuple_GET_ITEM(keywords, i), *value = args[nargs + i];
+        Py_ssize_t at = 0;
+        if (PyUnicode_CompareWithASCIIString(keyword, "context") == 0) {
+            call->context = value;
+            continue;
+        }
+        while (at < count && PyUnicode_CompareWithASCIIString(keyword, names[at]) != 0)
+            at++;
+        if (at == count || at < nargs) {
+            PyErr_Format(PyExc_TypeError,
+                         at == count ? "BaseEventLoop.%s() got an unexpected keyword argument '%U'"
+                                     : "BaseEventLoop.%s() got multiple values for argument '%U'",
+                         method, keyword);
+            return -1;
+        }
+        call->named[at] = value;
+    }
+    if (nargs >= count)
+        return 0;
+    const char *missing[2] = {NULL, NULL};
+    for (Py_ssize_t at = 0; at < count; at++) {
+        if (at < nargs)
+            call->named[at] = args[at];
+        if (!call->named[at])
+            missing[missing[0] != NULL] = names[at];
+    }
+    if (missing[1])
+        PyErr_Format(PyExc_TypeError, "BaseEventLoop.%s() missing 2 required positional arguments: '%s' and '%s'", method,
+                     missing[0], missing[1]);
+    else if (missing[0])
+        PyErr_Format(PyExc_TypeError, "BaseEventLoop.%s() missing 1 required positional argument: '%s'", method,
+                     missing[0]);
+    if (missing[0])
+        return -1;
+    call->args = call->named;
+    call->nargs = count;
+    return 0;
+}
