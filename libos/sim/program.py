@@ -30,6 +30,7 @@ from libos.sim.errors import ProgramFailed
 from libos.sim.jobs import Jobs
 from libos.sim.loop import SimLoop, SimTask
 from libos.sim.process import Process
+from libos.sim.record import DRAWN
 
 if TYPE_CHECKING:
     from libos.sim.machine import SimMachine
@@ -132,9 +133,12 @@ class Program:
             self.face.show()
         if self.loop is not None:
             self.loop.resume()
+        draws = world.ownership.draws
         try:
             self._greenlet.switch()
         finally:
+            if world.ownership.draws != draws:
+                world.sim.note(DRAWN, self.machine.id, world.ownership.draws)
             self.running, world.running, world.process = False, None, None
             asyncio._set_running_loop(None)
             if self.face is not None:
@@ -143,8 +147,12 @@ class Program:
 
     def _body(self) -> None:
         try:
-            self.result = self._run()
-            self.world.ownership.of(self.process, Jobs).finish()
+            try:
+                self.result = self._run()
+            except SystemExit:
+                self._join_threads()
+                raise
+            self._join_threads()
         except SystemExit as exit:
             if exit.code not in (None, 0):
                 self.error = ProgramFailed(f"{self} exited: {exit.code}")
@@ -155,6 +163,10 @@ class Program:
             self.error = error
         self.ended = True
         self.world.program_ended(self)
+
+    def _join_threads(self) -> None:
+        """As python does before it exits."""
+        self.world.ownership.of(self.process, Jobs).finish()
 
     def _run(self) -> Any:
         target = self.target

@@ -202,6 +202,18 @@ def attempt(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         return TypeError(error)
 
 
+def test_draws_are_counted() -> None:
+    with world() as fake:
+        random.random()
+        os.urandom(1)
+        assert fake.ownership.draws == 0
+        with fake(fake.alpha):
+            for draw in (random.random, random.Random, uuid.uuid4, secrets.token_bytes, random.SystemRandom().random):
+                before = fake.ownership.draws
+                draw()
+                assert fake.ownership.draws == before + 1
+
+
 def test_a_machine_seeds_for_itself() -> None:
     with world() as fake:
         with fake(fake.alpha):
@@ -214,6 +226,9 @@ def test_a_machine_seeds_for_itself() -> None:
             random.random()
         with fake(fake.alpha):
             assert random.getstate() == state
+            following = random.random()
+            random.setstate(state)
+            assert random.random() == following
         host = random.getstate()
     assert random.getstate() == host
 
@@ -251,6 +266,8 @@ def test_identity() -> None:
         with fake(fake.alpha):
             assert (os.getpid(), os.getppid(), os.cpu_count(), os.sched_getaffinity(0)) == (100, 1, 1, {0})
             assert socket.gethostname() == os.uname().nodename == platform.node() == "alpha"
+            assert os.getloadavg() == (0.0, 0.0, 0.0)
+            assert sys.version_info < (3, 13) or vars(os)["process_cpu_count"]() == 1
             assert os.times().user == os.times().elapsed == 100.0
         with fake(fake.beta):
             assert (os.getpid(), socket.gethostname()) == (200, "beta")
@@ -285,6 +302,10 @@ def test_environment() -> None:
             assert not os.environ
         assert fake.alpha.environ == {"HOST": "alpha", "NEW": "é"}
         os.environ["LIBOS_TEST"] = "host"
+        with fake(fake.beta):
+            os.environ["LIBOS_TEST"] = "beta"
+            del os.environ["LIBOS_TEST"]
+        assert os.system("test $LIBOS_TEST = host") == 0
         assert os.environ.pop("LIBOS_TEST") == "host"
     assert environ is os.environ
     assert dict(os.environ) == before
@@ -303,8 +324,9 @@ def test_signal_handlers() -> None:
             assert signal.signal(signal.SIGTERM, handler) is signal.SIG_DFL
             assert signal.getsignal(signal.SIGTERM) is handler
             assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-            assert signal.set_wakeup_fd(-1) == -1
-            signal.siginterrupt(signal.SIGTERM, False)
+            # The process's own would not take these.
+            assert signal.set_wakeup_fd(1 << 20) == -1
+            signal.siginterrupt(signal.SIGKILL, False)
             with pytest.raises(TypeError):
                 signal.signal(signal.SIGTERM, "no handler")  # type: ignore[arg-type]
             with pytest.raises(ValueError, match="out of range"):
