@@ -98,6 +98,7 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
                 base_events.logger.warning("Executing %s took %.3f seconds", text, took)  # type: ignore[attr-defined]
         finally:
             self._current_handle = None
+            del handle  # this frame lives on in the traceback of a task that failed, which the handle holds
 
     # --- running ---------------------------------------------------------------------------------------------------
 

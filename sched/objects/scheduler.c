@@ -195,12 +195,13 @@ static PyObject *call_later(PyObject *object, PyObject *const *args, Py_ssize_t 
         PyErr_SetString(PyExc_TypeError, "delay must not be None");
         return NULL;
     }
-    double delay = PyFloat_AsDouble(call.args[0]);
     /* In the words of call_at(), which is what asyncio's calls. */
-    if ((delay == -1 && PyErr_Occurred()) || check_open(self) < 0 ||
-        (self->debug && check_call(self, "call_at", call.args[1]) < 0) || look_at_clock(self) < 0)
+    if (check_open(self) < 0 || (self->debug && check_call(self, "call_at", call.args[1]) < 0) ||
+        look_at_clock(self) < 0)
         return NULL;
-    PyObject *when = PyFloat_FromDouble(self->seconds + delay);
+    PyObject *now = PyFloat_FromDouble(self->seconds);
+    PyObject *when = now ? PyNumber_Add(now, call.args[0]) : NULL; /* whatever adds to a float is a delay */
+    Py_XDECREF(now);
     PyObject *handle = !when ? NULL : self->own_call_at ? at_by_method(self, when, &call) : at(self, when, &call);
     Py_XDECREF(when);
     return handle;
