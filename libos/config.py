@@ -155,7 +155,7 @@ _RATE = MappingProxyType({"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 
 
 IMPAIRMENT = (
-    "loss=2%,burst=3,delay=5ms,jitter=1ms,order=keep,reorder=5%,duplicate=1%,corrupt=0.1%,rate=100mbit,buffer=20ms,"
+    "loss=2%,burst=3,delay=5ms,jitter=1ms,distribution=normal,order=keep,reorder=5%,duplicate=1%,corrupt=0.1%,rate=100mbit,buffer=20ms,"
     "bucket=64K,queue=1000,seed=7"
 )
 
@@ -177,6 +177,10 @@ def parse_impairment(value: str | Mapping[str, object]) -> Impairment:
             settings[key] = _number(text, _RATE)
         elif key in ("buffer", "bucket"):
             settings[key] = _time_at(text, settings.get("rate", 0))
+        elif key == "distribution" and text in ("uniform", "normal", "pareto"):
+            settings[key] = text
+        elif key == "queue" and not text.isdecimal():
+            settings["queue_bytes"] = Size.parse(text)
         elif key == "order" and text == "keep":
             settings["keep_order"] = True
         elif key in ("burst", "queue", "seed") and text.isdecimal():

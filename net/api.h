@@ -22,6 +22,8 @@ struct sock_name;
 
 #define STACK_ANY_DESTINATION 1 /* a gateway: takes packets for every address as its own */
 #define STACK_ACCEPT_REDIRECTS 4 /* believes a router of its own that another one is nearer (RFC 4861 8) */
+#define STACK_FORWARD4 8  /* a router: passes on what is for others (net.ipv4.ip_forward) */
+#define STACK_FORWARD6 16 /* the same for IPv6 (net.ipv6.conf.all.forwarding) */
 #define STACK_NO_REPORTS 2      /* tells nobody which groups it has joined: there is no multicast router */
 
 struct stack_config {
@@ -229,11 +231,17 @@ int link_new_pcap(struct link **out, struct link *inner, int fd, uint64_t epoch_
 
 #define IMPAIR_KEEP_ORDER 1 /* jitter delays, and reorders nothing */
 
+#define JITTER_UNIFORM 0 /* see net/link/latency.c */
+#define JITTER_NORMAL 1
+#define JITTER_PARETO 2
+
 struct impairment {
     uint32_t loss_ppm, reorder_ppm, duplicate_ppm, corrupt_ppm; /* parts per million of frames */
     uint32_t burst;                                             /* mean length of a run of losses, 0: independent ones */
     uint32_t queue;                                             /* frames held at most, those under way included */
     uint32_t flags;                                             /* IMPAIR_* */
+    uint32_t distribution;                                      /* JITTER_* */
+    uint64_t queue_bytes;                                       /* bytes held at most, 0: no limit */
     uint64_t delay_ns, jitter_ns;                               /* each way */
     uint64_t rate_bps;                                          /* bits a second, 0: no limit */
     uint64_t buffer_ns;                                         /* what may wait for the line, as time; 0: no limit */
@@ -248,10 +256,13 @@ struct wire;
 struct line_stats {
     uint64_t in_packets, in_bytes, out_packets, out_bytes;
     uint64_t lost, duplicated, corrupted, reordered; /* by choice */
+    uint64_t blocked, down;                          /* lost to a partition, to a pulled cable */
     uint64_t dropped;                                /* the line's buffer or the queue was full */
+    uint64_t buffer_full;                                /* of these: the buffer of what waits for the line */
     uint64_t refused;                                /* a device would not take a frame, or there was no memory */
-    uint64_t held;                                   /* under way now */
+    uint64_t held, held_bytes;                       /* under way now */
     uint64_t late_ns, latest_ns;                     /* after they were due, frames came out: in all, and at worst */
+    uint64_t digest;                                 /* of all that happened to frames (net/link/line.h) */
 };
 int wire_new(struct wire **out, struct link *a, struct link *b, const struct impairment *a_to_b,
              const struct impairment *b_to_a, uint64_t memory);
@@ -260,6 +271,32 @@ void wire_free(struct wire *w); /* detached from its reactor */
 struct poller *wire_poller(struct wire *w);
 uint64_t wire_run(struct wire *w, uint64_t now);                    /* the next deadline */
 void wire_stats(struct wire *w, int from, struct line_stats *out);  /* from 0: a to b */
+/* While it runs, one direction; see net/link/line.h. impair: `how` without its seed, for what goes in from now on.
+ * clog: nothing comes out before `until` (REACTOR_NEVER; not after now: what is held comes out). */
+void wire_impair(struct wire *w, int from, const struct impairment *how);
+void wire_block(struct wire *w, int from, int blocked);
+void wire_clog(struct wire *w, int from, uint64_t until);
+void wire_set_down(struct wire *w, int down); /* both: what is under way is lost */
+
+/* A learning switch; see net/link/switch.c. ports: at most; stations: addresses known at most, rounded up to a power of
+ * two; ageing: how long one is known, ns. */
+struct ether_switch;
+struct switch_stats {
+    uint64_t in_packets, in_bytes; /* sent by who has the port's link */
+    uint64_t out_packets, out_bytes;
+    uint64_t flooded;              /* of those that came in: to all ports */
+    uint64_t filtered;             /* and to none: too short, for this port itself, or for bridges */
+    uint64_t dropped;              /* for this port: its queue was full, there was no memory, or it takes none so large */
+};
+int switch_new(struct ether_switch **out, unsigned ports, unsigned stations, uint64_t ageing, const uint64_t seed[2]);
+void switch_free(struct ether_switch *sw); /* its ports go on until their links are freed */
+/* The end of a free port, as link_new_pair() gives one; the port's number, which it keeps until the link is freed.
+ * -ENOSPC. */
+int switch_plug(struct ether_switch *sw, struct link **out, unsigned mtu, unsigned caps, const uint8_t *mac,
+                unsigned queue);
+int switch_port_stats(struct ether_switch *sw, unsigned port, struct switch_stats *out);
+int switch_station(struct ether_switch *sw, const uint8_t *mac, uint64_t now); /* its port, -ENOENT */
+uint64_t switch_evicted(struct ether_switch *sw);                             /* stations that made place for others */
 
 void link_free(struct link *l); /* only of a link that no stack owns */
 void link_stats(struct link *l, struct link_stats *out);

@@ -17,6 +17,8 @@
     X(IpInAddrErrors)                                                                                                  \
     X(IpInUnknownProtos)                                                                                               \
     X(IpInDelivers)                                                                                                    \
+    X(IpForwDatagrams)                                                                                                 \
+    X(IpExtInNoRoutes) /* for others, and there is no way to them */                                                   \
     X(IpOutRequests)                                                                                                   \
     X(IpOutNoRoutes)                                                                                                   \
     X(IpReasmReqds)                                                                                                    \
@@ -32,6 +34,9 @@
     X(Ip6InAddrErrors)                                                                                                 \
     X(Ip6InUnknownProtos)                                                                                              \
     X(Ip6InDelivers)                                                                                                   \
+    X(Ip6InNoRoutes)                                                                                                   \
+    X(Ip6InTooBigErrors) /* for others, and larger than the way there takes */                                         \
+    X(Ip6OutForwDatagrams)                                                                                             \
     X(Ip6OutRequests)                                                                                                  \
     X(Ip6OutNoRoutes)                                                                                                  \
     X(Ip6ReasmReqds)                                                                                                   \

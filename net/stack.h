@@ -2,6 +2,7 @@
  *
  *   link -> ether_input -> arp_input | ip4_input | ip6_input (-> reass_input ->) icmp_input | udp_input | tcp_input
  *        -> socket -> events
+ *                        ip4_input | ip6_input -> ip_forward -> neigh_output, where the stack is a router
  *   socket -> tcp_output | udp_output -> ip_output -> neigh_output -> link
  *
  * Invariants: every entry (a frame, a run, a call from Python) sees a consistent stack and leaves one. Input never
@@ -138,6 +139,8 @@ static inline bool route_find(struct stack *s, const struct addr *dst, const str
 {
     return route_find_on(s, dst, src, 0, path);
 }
+/* The way of a packet that is passed on. */
+bool route_onward(struct stack *s, const struct addr *src, const struct addr *dst, struct path *path);
 /* The zone of addresses in packets of this interface. On loopback it is not known: all of ours are there. */
 static inline uint32_t zone_of(const struct netif *nif)
 {
@@ -178,6 +181,8 @@ struct ip_meta {
     uint8_t tos; /* IPv4 TOS or IPv6 traffic class: DSCP and ECN */
     uint16_t pointer; /* into an IPv6 packet: the field that named the protocol, or that is to be complained of */
     bool fragmented; /* it came in fragments, or with the header of one */
+    bool forwarded; /* for somebody else: it is passed on, or its sender hears of it from us as a router */
+    uint32_t mtu;   /* ICMP_TOO_BIG: what would not be */
     bool to_group; /* sent to a multicast or broadcast address, by IP or by Ethernet: no errors in answer */
 };
 void icmp4_input(struct stack *s, struct pbuf *p, const struct ip_meta *m);
@@ -211,6 +216,9 @@ enum icmp_error {
     ICMP_BAD_OPTION,
     ICMP_BAD_OPTION_TO_ANY, /* the same, though it was sent to a group */
     ICMP_HIDDEN_HEADERS,
+    ICMP_HOPS,         /* the last three are for packets that are passed on */
+    ICMP_TOO_BIG,      /* m->mtu says what the next link takes */
+    ICMP_BEYOND_SCOPE, /* IPv6 */
 };
 void icmp_error(struct stack *s, enum icmp_error what, const struct pbuf *p, const struct ip_meta *m);
 /* An ICMP error came for a packet of ours with this inner transport header. mtu: of "too big", else 0. hard: it will

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -27,6 +27,7 @@ __all__ = [
     "pack_address",
     "pack_impairment",
     "parse_interface",
+    "random_mac",
     "unpack_address",
     "unpack_name",
 ]
@@ -88,15 +89,21 @@ def parse_interface(text: str) -> tuple[bytes, int]:
     return pack_address(str(interface.ip)), interface.network.prefixlen
 
 
-def _mac(rng: Rng) -> bytes:
+def random_mac(rng: Rng) -> bytes:
     """A random, locally administered, unicast address (IEEE 802-2014 8.2)."""
     raw = bytearray(rng.bytes(6))
     raw[0] = raw[0] & 0xFC | 0x02
     return bytes(raw)
 
 
-def pack_impairment(how: Impairment, rng: Rng) -> Any:
-    """``struct impairment``. Without a seed of its own, ``rng`` gives one."""
+_DISTRIBUTIONS = ("uniform", "normal", "pareto")  # JITTER_*
+
+
+def pack_impairment(how: Impairment, rng: Rng | None) -> Any:
+    """``struct impairment``. Without a seed of its own, ``rng`` gives one (None: none is needed)."""
+    seed = (0, 0) if how.seed is None else (how.seed & (1 << 64) - 1, how.seed >> 64)
+    if how.seed is None and rng is not None:
+        seed = rng.seed128()
     return ffi.new(
         "struct impairment *",
         {
@@ -106,13 +113,15 @@ def pack_impairment(how: Impairment, rng: Rng) -> Any:
             "duplicate_ppm": round(how.duplicate * 1e6),
             "corrupt_ppm": round(how.corrupt * 1e6),
             "queue": how.queue,
+            "queue_bytes": how.queue_bytes,
+            "distribution": _DISTRIBUTIONS.index(how.distribution),
             "flags": lib.IMPAIR_KEEP_ORDER if how.keep_order else 0,
             "delay_ns": how.delay,
             "jitter_ns": how.jitter,
             "rate_bps": how.rate,
             "buffer_ns": how.buffer,
             "bucket_ns": how.bucket,
-            "seed": rng.seed128() if how.seed is None else (how.seed & (1 << 64) - 1, how.seed >> 64),
+            "seed": seed,
         },
     )
 
@@ -179,21 +188,21 @@ class Link:
     def pair(cls, rng: Rng, *, mtu: int = 65520, caps: int = ALL, queue: int = 4096) -> tuple[Link, Link]:
         """Two ends in memory. They must be driven by one thread."""
         a, b = ffi.new("struct link **"), ffi.new("struct link **")
-        mac_a, mac_b = _mac(rng), _mac(rng)
+        mac_a, mac_b = random_mac(rng), random_mac(rng)
         check(lib.link_new_pair(a, b, mtu, caps, mac_a, mac_b, queue))
         return cls(a[0], mac_a), cls(b[0], mac_b)
 
     @classmethod
     def tap(cls, reactor: Any, fd: int, rng: Rng, *, mtu: int = 1500, caps: int = ALL) -> Link:
         """An open TAP device with IFF_VNET_HDR; the link closes ``fd``. ``reactor``: ``Reactor.handle``."""
-        out, mac = ffi.new("struct link **"), _mac(rng)
+        out, mac = ffi.new("struct link **"), random_mac(rng)
         check(lib.link_new_tap(out, reactor, fd, mtu, caps, mac))
         return cls(out[0], mac)
 
     @classmethod
     def manual(cls, rng: Rng, *, mtu: int = 1500, caps: int = 0, queue: int = 4096, mac: bytes | None = None) -> Link:
         """A link whose frames a test moves: :meth:`inject`, :meth:`drain`."""
-        out, mac = ffi.new("struct link **"), mac or _mac(rng)
+        out, mac = ffi.new("struct link **"), mac or random_mac(rng)
         check(lib.link_new_manual(out, mtu, caps, mac, queue))
         return cls(out[0], mac)
 
@@ -248,7 +257,10 @@ class Link:
 
 
 class Stack:
-    """One host's TCP/IP. ``handle`` is what ``lib.sock_*`` take; ``poller`` is what a reactor attaches."""
+    """One host's TCP/IP. ``handle`` is what ``lib.sock_*`` take; ``poller`` is what a reactor attaches.
+
+    ``forwarding``: it is a router too, and passes on what is for others (``True``, or for one family: ``4``, ``6``).
+    """
 
     def __init__(
         self,
@@ -267,6 +279,7 @@ class Stack:
         any_destination: bool = False,
         reports: bool = True,
         accept_redirects: bool = False,
+        forwarding: bool | Literal[4, 6] = False,
         congestion: str = "cubic",
         ecn: int = 2,
     ) -> None:
@@ -285,7 +298,9 @@ class Stack:
                 "mtu_probing": mtu_probing,
                 "flags": (lib.STACK_ANY_DESTINATION if any_destination else 0)
                 | (0 if reports else lib.STACK_NO_REPORTS)
-                | (lib.STACK_ACCEPT_REDIRECTS if accept_redirects else 0),
+                | (lib.STACK_ACCEPT_REDIRECTS if accept_redirects else 0)
+                | (lib.STACK_FORWARD4 if forwarding in (True, 4) else 0)
+                | (lib.STACK_FORWARD6 if forwarding in (True, 6) else 0),
                 "ecn": ecn,
             },
         )

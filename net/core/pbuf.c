@@ -206,6 +206,17 @@ uint32_t pbuf_copy(const struct pbuf *p, uint32_t off, uint8_t *to, uint32_t len
     return done;
 }
 
+struct pbuf *pbuf_duplicate(struct pbuf_pool *pool, const struct pbuf *p)
+{
+    uint32_t len = pbuf_total(p);
+    struct pbuf *copy = pbuf_alloc(pool, PBUF_HEADROOM, len);
+    if (!copy)
+        return NULL;
+    copy->len = pbuf_copy(p, 0, pbuf_data(copy), len);
+    pbuf_copy_offloads(copy, p);
+    return copy;
+}
+
 void pbuf_list_clear(struct pbuf_pool *pool, struct pbuf_list *l)
 {
     struct pbuf *p;

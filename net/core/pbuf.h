@@ -116,6 +116,9 @@ static inline void pbuf_copy_offloads(struct pbuf *to, const struct pbuf *from)
     to->csum_start = from->csum_start;
     to->csum_offset = from->csum_offset;
 }
+/* A copy with bytes of its own, whatever p shares, headroom in front; with what a device is still to do. NULL: over the
+ * limit. */
+struct pbuf *pbuf_duplicate(struct pbuf_pool *pool, const struct pbuf *p);
 /* Copies up to len bytes of the packet from offset off; returns how many there were. */
 uint32_t pbuf_copy(const struct pbuf *p, uint32_t off, uint8_t *to, uint32_t len);
 

@@ -63,6 +63,9 @@ static inline void put32(uint8_t *p, uint32_t v)
 #define IP4_MIN_MTU 576 /* what every host takes (RFC 1122 3.3.2) */
 #define IP4_DF 0x4000
 #define IP4_MF 0x2000
+#define IP4_OPT_EOL 0
+#define IP4_OPT_NOP 1
+#define IP4_OPT_COPIED 0x80
 #define IP4_OFFMASK 0x1fff
 #define IP_PAYLOAD_MAX 65535
 #define IP_ECN_NOT 0 /* RFC 3168 5: the lower two bits of TOS and traffic class */
@@ -99,10 +102,12 @@ static inline void put32(uint8_t *p, uint32_t v)
 #define ICMP_HLEN 8
 #define ICMP4_ECHO_REPLY 0
 #define ICMP4_UNREACH 3
+#define ICMP4_SOURCE_QUENCH 4
 #define ICMP4_REDIRECT 5
 #define ICMP4_ECHO 8
 #define ICMP4_TIME_EXCEEDED 11
 #define ICMP4_PARAM 12
+#define ICMP4_HOPS 0
 #define ICMP4_REASM_TIME 1
 #define ICMP4_UNREACH_NET 0
 #define ICMP4_UNREACH_HOST 1
@@ -118,6 +123,7 @@ static inline void put32(uint8_t *p, uint32_t v)
 #define ICMP6_PARAM_NEXT 1
 #define ICMP6_PARAM_OPTION 2
 #define ICMP6_PARAM_CHAIN 3
+#define ICMP6_HOPS 0
 #define ICMP6_REASM_TIME 1
 #define ICMP6_ECHO 128
 #define ICMP6_ECHO_REPLY 129
@@ -132,6 +138,7 @@ static inline void put32(uint8_t *p, uint32_t v)
 #define ICMP6_REDIRECT 137
 #define ICMP6_UNREACH_NOROUTE 0
 #define ICMP6_UNREACH_ADMIN 1
+#define ICMP6_UNREACH_SCOPE 2
 #define ICMP6_UNREACH_ADDR 3
 #define ICMP6_UNREACH_PORT 4
 

@@ -6,7 +6,9 @@
 
 #include <errno.h>
 
+#include "net/core/checksum.h"
 #include "net/core/wire.h"
+#include "net/ip/neigh.h"
 
 /* RFC 7739 5.3, for both families: a keyed offset for each pair of addresses, and a counter that several pairs share.
  * So a pair's numbers do not repeat for as long as they can, and say nothing of another pair's (RFC 6864 4.3). */
@@ -61,4 +63,64 @@ int ip_fragment(struct stack *s, const struct path *path, const struct addr *dst
     }
     count(s, v4 ? C_IpFragOKs : C_Ip6FragOKs);
     return 0;
+}
+
+/* RFC 791 3.1: the options that every fragment carries, into `to`; how many bytes. What is no option ends them. */
+static uint32_t options_copied(const uint8_t *from, uint32_t len, uint8_t *to)
+{
+    uint32_t n = 0;
+    for (uint32_t at = 0, size; at < len && from[at] != IP4_OPT_EOL; at += size) {
+        size = from[at] == IP4_OPT_NOP ? 1 : len - at < 2 ? 0 : from[at + 1];
+        if (from[at] != IP4_OPT_NOP && (size < 2 || size > len - at))
+            break;
+        if (from[at] & IP4_OPT_COPIED) {
+            memcpy(to + n, from + at, size);
+            n += size;
+        }
+    }
+    while (n % 4)
+        to[n++] = IP4_OPT_EOL;
+    return n;
+}
+
+void ip4_fragment_further(struct stack *s, const struct path *path, struct pbuf *p)
+{
+    uint8_t head[IP4_HLEN + 40];
+    uint32_t hlen = (pbuf_data(p)[IP4_VIHL] & 15) * 4u, len = p->len - hlen, done = 0;
+    unsigned field = get16(pbuf_data(p) + IP4_FRAG);
+    struct pbuf_queue cut = {0};
+    link_complete_csum(p);
+    memcpy(head, pbuf_data(p), hlen);
+    bool too_far = (field & IP4_OFFMASK) * 8 + len > IP_PAYLOAD_MAX; /* no datagram could be put together from it */
+    while (done < len && !too_far && path->mtu >= hlen + 8) {
+        uint32_t most = (path->mtu - hlen) & ~7u, n = len - done < most ? len - done : most;
+        struct pbuf *f = pbuf_alloc(&s->pool, PBUF_HEADROOM + ETH_HLEN, hlen + n);
+        if (!f)
+            break;
+        uint8_t *ip = pbuf_data(f);
+        memcpy(ip, head, hlen);
+        memcpy(ip + hlen, pbuf_data(p) + p->len - len + done, n);
+        f->len = hlen + n;
+        bool last = done + n == len;
+        ip[IP4_VIHL] = (uint8_t)(0x40 | hlen / 4);
+        put16(ip + IP4_TOTAL, hlen + n);
+        put16(ip + IP4_FRAG, (field + done / 8) | (last ? 0 : IP4_MF));
+        put16(ip + IP4_CSUM, 0);
+        put16(ip + IP4_CSUM, csum_finish(csum_add(0, ip, hlen)));
+        if (!done) /* the headers of all but the first */
+            hlen = IP4_HLEN + options_copied(pbuf_data(p) + IP4_HLEN, hlen - IP4_HLEN, head + IP4_HLEN);
+        done += n;
+        queue_push(&cut, f);
+    }
+    pbuf_free(&s->pool, p);
+    if (done < len) {
+        queue_clear(&s->pool, &cut);
+        count(s, C_IpFragFails);
+        return;
+    }
+    for (struct pbuf *f; (f = queue_pop(&cut));) {
+        count(s, C_IpFragCreates);
+        neigh_output(path->nif, &path->next, ETHERTYPE_IP4, f);
+    }
+    count(s, C_IpFragOKs);
 }

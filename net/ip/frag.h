@@ -10,6 +10,8 @@ uint32_t frag_id(struct stack *s, const struct addr *src, const struct addr *dst
  * has room for data. */
 int ip_fragment(struct stack *s, const struct path *path, const struct addr *dst, unsigned proto, unsigned ttl,
                 struct pbuf *p);
+/* p, from its IPv4 header on, is passed on and too large for path->mtu, but may be cut. Takes p. */
+void ip4_fragment_further(struct stack *s, const struct path *path, struct pbuf *p);
 /* The IP header in front of p. */
 void ip_header(const struct path *path, const struct addr *dst, unsigned proto, unsigned ttl, unsigned id, unsigned frag,
                struct pbuf *p);

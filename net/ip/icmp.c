@@ -8,6 +8,7 @@
 
 #include "net/core/checksum.h"
 #include "net/core/wire.h"
+#include "net/ip/forward.h"
 
 #define QUOTED_EXTENSIONS_MAX 8
 
@@ -66,9 +67,7 @@ static void echo(struct stack *s, const struct pbuf *p, const struct ip_meta *m,
     icmp_send(s, &m->dst, &m->src, head, pbuf_data(p) + ICMP_HLEN, p->len - ICMP_HLEN);
 }
 
-/* Where the transport header of a quoted packet starts, and its protocol. 0: there is none, or not the first part of
- * it. */
-static uint32_t quoted_transport(const uint8_t *ip, uint32_t len, bool v4, unsigned *proto)
+uint32_t icmp_transport(const uint8_t *ip, uint32_t len, bool v4, unsigned *proto)
 {
     uint32_t at = v4 ? IP4_HLEN : IP6_HLEN;
     if (len < at || ip[0] >> 4 != (v4 ? 4 : 6))
@@ -98,7 +97,7 @@ static bool tell(const struct netif *nif, const uint8_t *ip, uint32_t len, bool 
 {
     struct stack *s = nif->stack;
     unsigned proto;
-    uint32_t at = quoted_transport(ip, len, v4, &proto);
+    uint32_t at = icmp_transport(ip, len, v4, &proto);
     if (!at || len < at + 8) /* eight bytes of the transport header are promised: ports and a sequence number */
         return false;
     struct addr src = v4 ? addr_from4(ip + IP4_SRC) : addr_in_zone(addr_from(ip + IP6_SRC), zone_of(nif));
@@ -118,7 +117,8 @@ static void error_input(struct stack *s, const struct pbuf *p, const struct ip_m
 
 void icmp_undeliverable(const struct netif *nif, const struct pbuf *p)
 {
-    tell(nif, pbuf_data(p), p->len, pbuf_data(p)[0] >> 4 == 4, (struct meaning){EHOSTUNREACH, false}, 0);
+    if (!forward_undeliverable(nif, p))
+        tell(nif, pbuf_data(p), p->len, pbuf_data(p)[0] >> 4 == 4, (struct meaning){EHOSTUNREACH, false}, 0);
 }
 
 void icmp4_input(struct stack *s, struct pbuf *p, const struct ip_meta *m)

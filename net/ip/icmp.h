@@ -13,6 +13,10 @@ void icmp_send(struct stack *s, const struct addr *src, const struct addr *dst, 
  * of an ICMP error. */
 void icmp_undeliverable(const struct netif *nif, const struct pbuf *p);
 
+/* How far into a packet its transport header is, and which it is; as much of the packet as len. 0: there is none, or it
+ * is in another fragment. */
+uint32_t icmp_transport(const uint8_t *ip, uint32_t len, bool v4, unsigned *proto);
+
 /* redirect.c: a router says that there is a better way to dst. */
 void redirect_input(struct stack *s, const struct pbuf *p, const struct ip_meta *m);
 /* That way has turned out to be none. */

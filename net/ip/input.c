@@ -2,6 +2,7 @@
  * that is exactly as long as its header said, and whole: fragments make a detour through reass.c. */
 #include "net/core/checksum.h"
 #include "net/core/wire.h"
+#include "net/ip/forward.h"
 #include "net/ip/group.h"
 #include "net/ip/reass.h"
 
@@ -13,28 +14,33 @@ static void drop(struct stack *s, struct pbuf *p, enum counter why)
     pbuf_free(&s->pool, p);
 }
 
-/* Is dst an address that this netif takes packets for? */
-static bool accepts(const struct netif *nif, struct ip_meta *m)
+/* Whose it is: a packet that this netif takes, one that is to be passed on, or one that nobody should have sent us. */
+enum owner { NOBODYS, OURS, OTHERS };
+
+static enum owner owner_of(const struct netif *nif, struct ip_meta *m)
 {
     struct stack *s = nif->stack;
     bool from_loopback = nif->link->caps & LINK_LOOPBACK;
     if ((addr_is_loopback(&m->dst) || addr_is_loopback(&m->src)) && !from_loopback)
-        return false; /* RFC 1122 3.2.1.3(g): never on a wire */
+        return NOBODYS; /* RFC 1122 3.2.1.3(g): never on a wire */
     if (addr_is_multicast(&m->src) || netif_is_broadcast(nif, &m->src)) /* MUST-63: who would be answered? */
-        return false;
+        return NOBODYS;
     if (!from_loopback && stack_owns(s, &m->src)) /* we did not send that; the answer would come to us, for ever */
-        return false;
+        return NOBODYS;
     if (addr_is_multicast(&m->dst)) {
         m->to_group = true;
-        return group_joined(nif, &m->dst) || s->config.flags & STACK_ANY_DESTINATION;
+        return group_joined(nif, &m->dst) || s->config.flags & STACK_ANY_DESTINATION ? OURS : NOBODYS;
     }
     if (netif_is_broadcast(nif, &m->dst)) {
         m->to_group = true;
-        return true;
+        return OURS;
     }
     if (from_loopback && addr_is_loopback(&m->dst))
-        return true;
-    return stack_is_local(s, &m->dst) || s->config.flags & STACK_ANY_DESTINATION;
+        return OURS;
+    if (stack_is_local(s, &m->dst) || s->config.flags & STACK_ANY_DESTINATION)
+        return OURS;
+    unsigned forwards = s->config.flags & (addr_is4(&m->dst) ? STACK_FORWARD4 : STACK_FORWARD6);
+    return forwards && !from_loopback ? OTHERS : NOBODYS;
 }
 
 static void deliver(struct netif *nif, struct pbuf *p, const struct ip_meta *m)
@@ -94,11 +100,16 @@ void ip4_input(struct netif *nif, struct pbuf *p)
     }
     struct ip_meta m = {.nif = nif, .src = addr_from4(ip + IP4_SRC), .dst = addr_from4(ip + IP4_DST),
                         .ip_off = p->off, .proto = ip[IP4_PROTO], .tos = ip[IP4_TOS], .to_group = p->flags & PBUF_GROUP};
-    if (!accepts(nif, &m)) {
+    enum owner owner = owner_of(nif, &m);
+    if (owner == NOBODYS) {
         drop(s, p, C_IpInAddrErrors);
         return;
     }
     p->len = total; /* what Ethernet padded is not ours */
+    if (owner == OTHERS) {
+        ip_forward(nif, p, &m);
+        return;
+    }
     pbuf_pull(p, hlen);
     unsigned field = get16(ip + IP4_FRAG);
     if (field & (IP4_MF | IP4_OFFMASK)) {
@@ -249,11 +260,16 @@ void ip6_input(struct netif *nif, struct pbuf *p)
                         .proto = ip[IP6_NEXT], .pointer = IP6_NEXT, .tos = (uint8_t)(get16(ip) >> 4),
                         .to_group = p->flags & PBUF_GROUP};
     /* A v4-mapped address on the wire would pass for IPv4 inside (RFC 6890: not for use on a network). */
-    if (addr_is4(&m.src) || addr_is4(&m.dst) || !accepts(nif, &m)) {
+    enum owner owner = addr_is4(&m.src) || addr_is4(&m.dst) ? NOBODYS : owner_of(nif, &m);
+    if (owner == NOBODYS) {
         drop(s, p, C_Ip6InAddrErrors);
         return;
     }
     p->len = IP6_HLEN + (uint32_t)get16(ip + IP6_PLEN);
+    if (owner == OTHERS) {
+        ip_forward(nif, p, &m);
+        return;
+    }
     uint32_t at = IP6_HLEN;
     int verdict = ip6_walk(ip, p->len, &m, &at);
     pbuf_pull(p, verdict == GO_ON ? at : 0);

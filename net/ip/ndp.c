@@ -36,6 +36,8 @@ static void send_target(struct netif *nif, unsigned type, uint32_t flags, const 
 {
     uint8_t body[16 + 8];
     memcpy(body, target->b, 16);
+    if (type == ICMP6_NA && nif->stack->config.flags & STACK_FORWARD6)
+        flags |= ND_NA_ROUTER;
     body[16] = (uint8_t)option;
     body[17] = 1; /* in units of 8 bytes */
     memcpy(body + 18, value, 6);

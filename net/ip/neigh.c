@@ -202,12 +202,17 @@ static void reachable(struct neigh *n)
 
 static void unreachable(struct stack *s, struct neigh *n)
 {
-    for (const struct pbuf *p = n->held.head; p; p = p->next) /* who sent them is told at once */
-        icmp_undeliverable(n->nif, p);
-    redirect_forget(n->nif, &n->addr);
-    drop_held(s, n);
+    struct netif *nif = n->nif;
+    struct pbuf_queue held = n->held; /* on its own: what is told below may send to this neighbour */
+    n->held = (struct pbuf_queue){0};
+    s->neighs->held -= held.count;
+    s->counters[C_NeighFailed] += held.count;
     set_state(n, NEIGH_FAILED, 0);
-    router_reachability(n->nif, &n->addr);
+    redirect_forget(nif, &n->addr);
+    router_reachability(nif, &n->addr);
+    for (const struct pbuf *p = held.head; p; p = p->next) /* who sent them is told at once */
+        icmp_undeliverable(nif, p);
+    queue_clear(&s->pool, &held);
 }
 
 static void fire(struct timer *t, void *stack, uint64_t now)

@@ -56,12 +56,18 @@ static void make_room(struct stack *s, const struct addr *dst)
         route_drop(s, oldest);
 }
 
+/* RFC 4861 8.1, RFC 1812 5.2.7.2: routers have their ways from elsewhere. */
+static bool believes(const struct stack *s, bool v4)
+{
+    return s->config.flags & STACK_ACCEPT_REDIRECTS && !(s->config.flags & (v4 ? STACK_FORWARD4 : STACK_FORWARD6));
+}
+
 void redirect_input(struct stack *s, const struct pbuf *p, const struct ip_meta *m)
 {
     struct addr dst, target;
     struct path path;
     count(s, C_IcmpInRedirects);
-    if (!(s->config.flags & STACK_ACCEPT_REDIRECTS) || m->to_group)
+    if (!believes(s, addr_is4(&m->dst)) || m->to_group)
         return;
     if (m->fragmented || !parse(p, m, &dst, &target) || netif_has(m->nif, &target) || stack_is_local(s, &dst)) {
         count(s, C_IcmpInErrors);

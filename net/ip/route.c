@@ -19,7 +19,7 @@ static void go_by(struct path *path, struct netif *nif, const struct addr *from,
     path->mtu = netif_mtu(nif, addr_is4(dst));
 }
 
-bool route_find_on(struct stack *s, const struct addr *dst, const struct addr *src, uint32_t ifindex, struct path *path)
+static bool find(struct stack *s, const struct addr *dst, const struct addr *src, uint32_t ifindex, struct path *path)
 {
     bool given = src && !addr_is_any(src);
     path->tos = 0;
@@ -56,8 +56,20 @@ bool route_find_on(struct stack *s, const struct addr *dst, const struct addr *s
         go_by(path, nif, from, dst, NULL);
         return true;
     }
-    count(s, addr_is4(dst) ? C_IpOutNoRoutes : C_Ip6OutNoRoutes);
     return false;
+}
+
+bool route_find_on(struct stack *s, const struct addr *dst, const struct addr *src, uint32_t ifindex, struct path *path)
+{
+    bool found = find(s, dst, src, ifindex, path);
+    if (!found)
+        count(s, addr_is4(dst) ? C_IpOutNoRoutes : C_Ip6OutNoRoutes);
+    return found;
+}
+
+bool route_onward(struct stack *s, const struct addr *src, const struct addr *dst, struct path *path)
+{
+    return find(s, dst, src, 0, path);
 }
 
 static int insert(struct stack *s, const struct route *r)

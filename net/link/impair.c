@@ -63,12 +63,8 @@ int link_new_impair(struct link **out, struct link *inner, const struct impairme
     if (!m)
         return -ENOMEM;
     wrapper_init(&m->w, &impair_ops, inner);
-    if (line_init(&m->out, how, 0) < 0 || line_init(&m->in, how, 1) < 0) {
-        free(m->out.heap);
-        free(m->in.heap);
-        free(m);
-        return -ENOMEM;
-    }
+    line_init(&m->out, how, 0);
+    line_init(&m->in, how, 1);
     *out = &m->w.link;
     return 0;
 }

@@ -1,8 +1,8 @@
-"""How bad a wire is: the value that ``impair.c`` makes true."""
+"""How bad a wire is: the value that ``line.c`` makes true."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 __all__ = ["Impairment"]
 
@@ -17,11 +17,13 @@ class Impairment(NamedTuple):
     corrupt: float = 0.0  # one bit is flipped
     delay: int = 0
     jitter: int = 0
+    distribution: Literal["uniform", "normal", "pareto"] = "uniform"  # of the jitter: see net/link/latency.c
     keep_order: bool = False  # jitter reorders nothing
     rate: int = 0  # bits a second; 0: no limit
     buffer: int = 0  # what may wait for its turn at that rate, in ns, the tail is dropped; 0: no limit
     bucket: int = 0  # how much unused time the rate may make good at once, in ns (a token bucket)
     queue: int = 10_000  # frames held at most, those under way included
+    queue_bytes: int = 0  # and bytes of them; 0: no limit
     seed: int | None = None  # None: the machine's randomness decides
 
     @property

@@ -3,6 +3,7 @@
 
 #include "net/core/checksum.h"
 #include "net/core/wire.h"
+#include "net/link/segment.h"
 
 int link_bind(struct link *l, struct poller *poller, struct pbuf_pool *pool,
               void (*deliver)(struct link *, struct pbuf *, uint64_t), void *upper)
@@ -14,8 +15,26 @@ int link_bind(struct link *l, struct poller *poller, struct pbuf_pool *pool,
     return l->ops->start(l);
 }
 
+static void xmit_segments(struct link *l, struct pbuf *p, uint64_t now)
+{
+    struct pbuf_queue cut = {0};
+    if (segment_cut(l->pool, p, &cut) < 0) {
+        link_drop_tx(l, p);
+        return;
+    }
+    pbuf_free(l->pool, p);
+    while (cut.head)
+        link_xmit(l, queue_pop(&cut), now);
+}
+
 void link_xmit(struct link *l, struct pbuf *p, uint64_t now)
 {
+    if (p->gso_size && !(l->caps & LINK_TSO)) { /* it came from a link that can do what this one cannot */
+        xmit_segments(l, p, now);
+        return;
+    }
+    if (!(l->caps & LINK_CSUM))
+        link_complete_csum(p);
     l->stats.tx_packets++;
     l->stats.tx_bytes += pbuf_total(p);
     l->ops->xmit(l, p, now);
@@ -43,6 +62,14 @@ void link_complete_csum(struct pbuf *p)
     /* In UDP zero means "none" (RFC 768); in TCP ffff and 0 are the same sum, so this is right for both. */
     put16(field, csum ? csum : 0xffff);
     p->flags &= (uint8_t)~PBUF_CSUM_PARTIAL;
+}
+
+struct pbuf *link_carry(struct pbuf_pool *pool, const struct pbuf *p)
+{
+    struct pbuf *copy = pbuf_duplicate(pool, p);
+    if (copy) /* A partial checksum never left this process: nothing can have damaged what it covers. */
+        copy->flags = p->flags & PBUF_CSUM_PARTIAL ? PBUF_CSUM_OK : 0;
+    return copy;
 }
 
 void link_unfilled_csum(struct pbuf *p)

@@ -56,13 +56,17 @@ static inline uint32_t link_frame_max(const struct link *l)
 /* Give the link its upper side and let it start. */
 int link_bind(struct link *l, struct poller *poller, struct pbuf_pool *pool,
               void (*deliver)(struct link *, struct pbuf *, uint64_t), void *upper);
-/* Counted hand-over in either direction. */
+/* Counted hand-over in either direction. What was left to a device is done here for a link that cannot: a frame
+ * that stands for several leaves as these (LINK_TSO), and with its sum (LINK_CSUM). */
 void link_xmit(struct link *l, struct pbuf *p, uint64_t now);
 void link_deliver(struct link *l, struct pbuf *p, uint64_t now);
 /* A frame that could not be sent. */
 void link_drop_tx(struct link *l, struct pbuf *p);
 /* Fill in a partial checksum, for a link that cannot. */
 void link_complete_csum(struct pbuf *p);
+
+/* p, as it arrives from a device without a wire, in the pool of another stack. NULL: there is no room. */
+struct pbuf *link_carry(struct pbuf_pool *pool, const struct pbuf *p);
 
 /* A received frame is to be sent on: what its sender left to the device is still to be done (pbuf.h, csum_start). */
 void link_unfilled_csum(struct pbuf *p);

@@ -21,8 +21,6 @@ static void manual_xmit(struct link *l, struct pbuf *p, uint64_t now)
         link_drop_tx(l, p);
         return;
     }
-    if (!(l->caps & LINK_CSUM))
-        link_complete_csum(p);
     queue_push(&m->out, p);
 }
 

@@ -19,19 +19,11 @@ static void end_xmit(struct link *l, struct pbuf *p, uint64_t now)
 {
     struct end *e = (struct end *)l, *to = e->peer;
     (void)now;
-    uint32_t len = pbuf_total(p);
-    struct pbuf *copy = NULL;
-    if (to && to->link.pool && to->in.count < to->limit)
-        copy = pbuf_alloc(to->link.pool, PBUF_HEADROOM, len);
+    struct pbuf *copy = to && to->link.pool && to->in.count < to->limit ? link_carry(to->link.pool, p) : NULL;
     if (!copy) {
         link_drop_tx(l, p);
         return;
     }
-    pbuf_copy(p, 0, pbuf_data(copy), len);
-    copy->len = len;
-    pbuf_copy_offloads(copy, p);
-    /* A partial checksum never left this process: nothing can have damaged what it covers. */
-    copy->flags = p->flags & PBUF_CSUM_PARTIAL ? PBUF_CSUM_OK : 0;
     pbuf_free(l->pool, p);
     queue_push(&to->in, copy);
     if (to->link.poller) {

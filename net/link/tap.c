@@ -110,11 +110,9 @@ static void tap_sent(struct channel *c, void *cookie, int rc)
 
 static const struct channel_ops tap_channel_ops = {tap_alloc, tap_received, tap_sent};
 
-static void put_vnet(struct pbuf *p, unsigned caps)
+static void put_vnet(struct pbuf *p)
 {
     uint8_t h[VNET_HLEN] = {0};
-    if (p->flags & PBUF_CSUM_PARTIAL && !(caps & LINK_CSUM))
-        link_complete_csum(p);
     if (p->flags & PBUF_CSUM_PARTIAL) {
         h[0] = VNET_NEEDS_CSUM;
         memcpy(h + 6, &p->csum_start, 2);
@@ -165,7 +163,7 @@ static void tap_xmit(struct link *l, struct pbuf *p, uint64_t now)
         link_drop_tx(l, p);
         return;
     }
-    put_vnet(p, l->caps);
+    put_vnet(p);
     queue_push(&t->out, p);
     if (t->out.count == 1)
         send_queued(t);

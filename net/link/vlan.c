@@ -75,6 +75,8 @@ struct pbuf *vlan_input(struct netif *nif, struct pbuf *p)
     }
     memmove(eth + VLAN_HLEN, eth, ETH_TYPE);
     pbuf_pull(p, VLAN_HLEN);
+    if (p->csum_start)
+        p->csum_start -= VLAN_HLEN;
     if (!v)
         return p;
     link_deliver(&v->link, p, s->now);

@@ -70,11 +70,9 @@ int wire_new(struct wire **out, struct link *a, struct link *b, const struct imp
     w->poller.events = poller_events;
     w->ends[0] = a;
     w->ends[1] = b;
+    line_init(&w->lines[0], a_to_b, 0);
+    line_init(&w->lines[1], b_to_a, 1);
     int rc = pbuf_pool_init(&w->pool, memory);
-    if (rc == 0)
-        rc = line_init(&w->lines[0], a_to_b, 0);
-    if (rc == 0)
-        rc = line_init(&w->lines[1], b_to_a, 1);
     if (rc < 0) {
         free_rest(w);
         return rc;
@@ -104,7 +102,32 @@ struct poller *wire_poller(struct wire *w) { return &w->poller; }
 
 void wire_stats(struct wire *w, int from, struct line_stats *out)
 {
-    *out = w->lines[from].stats;
-    out->held = w->lines[from].count;
+    line_stats_of(&w->lines[from], out);
     out->refused = w->ends[!from]->stats.tx_dropped + w->ends[from]->stats.rx_dropped;
+}
+
+/* --- while it runs --- */
+
+/* When it must run again may be another time now. */
+static void kick(struct wire *w)
+{
+    w->poller.kicked = 1;
+    poller_wake(&w->poller);
+}
+
+void wire_impair(struct wire *w, int from, const struct impairment *how) { line_change(&w->lines[from], how); }
+
+void wire_block(struct wire *w, int from, int blocked) { line_block(&w->lines[from], blocked); }
+
+void wire_clog(struct wire *w, int from, uint64_t until)
+{
+    line_clog(&w->lines[from], until);
+    kick(w);
+}
+
+void wire_set_down(struct wire *w, int down)
+{
+    for (int i = 0; i < 2; i++)
+        line_set_down(&w->lines[i], &w->pool, down);
+    kick(w);
 }

@@ -14,14 +14,21 @@ from libos.net.link.impairment import Impairment
 from libos.net.stack import Link, pack_impairment
 from libos.rand import Rng
 
-__all__ = ["MEMORY", "Wire"]
+__all__ = ["MEMORY", "NEVER", "Wire"]
 
+NEVER = (1 << 64) - 1
 MEMORY = 1 << 30  # bytes of frames at most; only what was once used is resident
 
 _COUNTERS = (
     *("in_packets", "in_bytes", "out_packets", "out_bytes", "lost", "duplicated", "corrupted", "reordered"),
-    *("dropped", "refused", "held", "late_ns", "latest_ns"),
+    *("blocked", "down", "dropped", "buffer_full", "refused", "held", "held_bytes", "late_ns", "latest_ns", "digest"),
 )
+
+
+def _checked(direction: int) -> int:
+    if direction not in (0, 1):
+        raise ValueError(f"direction {direction}: 0 is a to b, 1 is b to a")
+    return direction
 
 
 class Wire:
@@ -53,6 +60,24 @@ class Wire:
             lib.wire_stats(self._handle, i, raw + i)
         there, back = ({name: int(getattr(each, name)) for name in _COUNTERS} for each in raw)
         return there, back
+
+    # --- while it runs; `direction` 0 is a to b, 1 is b to a ---
+
+    def impair(self, direction: int, how: Impairment) -> None:
+        """From now on a direction is like this; frames under way keep their times. The seed stays the first one's."""
+        lib.wire_impair(self._handle, _checked(direction), pack_impairment(how, None))
+
+    def block(self, direction: int, blocked: bool = True) -> None:
+        """A partition: what goes in is lost; what is under way arrives."""
+        lib.wire_block(self._handle, _checked(direction), blocked)
+
+    def clog(self, direction: int, until: int = NEVER) -> None:
+        """Nothing comes out before ``until``; then all that is due. Not after the present: what is held is let go."""
+        lib.wire_clog(self._handle, _checked(direction), until)
+
+    def set_down(self, down: bool = True) -> None:
+        """A pulled cable, or one put back: both ways nothing goes in, and what is under way is lost."""
+        lib.wire_set_down(self._handle, down)
 
     def close(self) -> None:
         """Free it with its links. Detach it from its reactor before. May be called twice."""

@@ -270,6 +270,14 @@ def test_redirects_are_counted_and_ignored(harness, family):
     assert way(h) == []
 
 
+def test_a_router_follows_no_redirects(harness, family):
+    """RFC 4861 8.1, RFC 1812 5.2.7.2: whatever it was told."""
+    h = harness(family, routes=False, accept_redirects=True, forwarding=True)
+    default(h)
+    redirect(h)
+    assert way(h) == []
+
+
 def test_redirects_are_followed_by_who_says_so(harness, family):
     """RFC 4861 8.3, RFC 1122 3.2.2.2: a route to that host, until it turns out to be dead."""
     h = harness(family, routes=False, accept_redirects=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from typing import Any
 
@@ -140,6 +141,215 @@ def test_it_says_how_late_it_was(by_hand):
     wire.wire.run(wire.now + MS + 30 * US)
     counts = wire.wire.stats()[0]
     assert (counts["out_packets"], counts["late_ns"], counts["latest_ns"]) == (1, 30 * US, 30 * US)
+
+
+# --- changed while it runs -------------------------------------------------------------------------------------------
+
+
+def test_what_is_under_way_keeps_its_time(by_hand):
+    wire = by_hand(Impairment(delay=10 * MS))
+    wire.a.inject(frame(0), wire.now)
+    wire.wire.impair(0, Impairment(delay=MS))
+    assert wire.pass_frames(2) == [(0, MS), (1, MS), (0, 10 * MS)]
+    wire.wire.impair(0, Impairment(delay=10 * MS, keep_order=True))
+    wire.a.inject(frame(7), wire.now)
+    wire.wire.impair(0, Impairment(delay=MS, keep_order=True))
+    assert wire.pass_frames(1) == [(7, 10 * MS), (0, 10 * MS)]
+
+
+def test_the_choices_go_on(by_hand):
+    """A change begins no new stream, nor does it matter that there was one."""
+    lossy, better = Impairment(loss=0.5, seed=4), Impairment(loss=0.2)
+    one, two = by_hand(lossy), by_hand(lossy)
+    first = one.pass_frames(100)
+    assert two.pass_frames(100) == first
+    for each in (one, two):
+        each.wire.impair(0, better)
+    assert len(one.pass_frames(100)) > 65
+    two.wire.impair(0, lossy)
+    again = two.pass_frames(100)
+    assert again != first
+    assert len(again) < 65
+
+
+def test_a_smaller_queue_drops_nothing_that_it_holds(by_hand):
+    wire = by_hand(Impairment(delay=MS, queue=50))
+    for number in range(50):
+        wire.a.inject(frame(number), wire.now)
+    wire.wire.impair(0, Impairment(delay=MS, queue=10))
+    wire.a.inject(frame(50), wire.now)
+    assert wire.wire.stats()[0]["dropped"] == 1
+    assert len(wire.pass_frames(0)) == 50
+
+
+def test_a_queue_of_bytes(by_hand):
+    wire = by_hand(Impairment(delay=MS, queue_bytes=1000))
+    assert len(wire.pass_frames(15)) == 10
+    assert len(wire.pass_frames(15, size=60)) == 15
+    assert len(wire.pass_frames(15, size=1001)) == 0
+    counts = wire.wire.stats()[0]
+    assert (counts["dropped"], counts["buffer_full"], counts["held"], counts["held_bytes"]) == (20, 0, 0, 0)
+
+
+def test_a_partition_one_way(by_hand):
+    """What has gone in arrives; nothing more goes in, and the other direction knows nothing of it."""
+    wire = by_hand(Impairment(delay=MS))
+    wire.a.inject(frame(0), wire.now)
+    wire.wire.block(0)
+    assert wire.pass_frames(3, gap=US) == [(0, MS)]
+    assert wire.pass_frames(1, backwards=True) == [(0, MS)]
+    wire.wire.block(0, False)
+    assert wire.pass_frames(1) == [(0, MS)]
+    counts = wire.wire.stats()[0]
+    assert (counts["blocked"], counts["in_packets"], counts["out_packets"]) == (3, 5, 2)
+
+
+def test_a_pulled_cable(by_hand):
+    wire = by_hand(Impairment(delay=MS))
+    for link in (wire.a, wire.b):
+        link.inject(frame(0), wire.now)
+    wire.wire.set_down()
+    assert wire.wire.stats()[0]["held"] == 0
+    assert wire.pass_frames(3) == wire.pass_frames(3, backwards=True) == []
+    wire.wire.set_down(False)
+    assert wire.pass_frames(1) == [(0, MS)]
+    assert [each["down"] for each in wire.wire.stats()] == [4, 4]
+
+
+def test_clogged_until_a_time(by_hand):
+    wire = by_hand(Impairment(delay=MS))
+    wire.wire.clog(0, START + 20 * MS)
+    assert wire.pass_frames(3, gap=9 * MS) == [(0, 20 * MS), (1, 20 * MS), (2, 20 * MS)]
+    assert wire.wire.stats()[0]["late_ns"] == 0
+    assert wire.pass_frames(1) == [(0, MS)]
+
+
+def test_clogged_until_it_is_cleared(by_hand):
+    """All that is due comes out at once, in its order; the rest when it is due."""
+    wire = by_hand(Impairment(delay=MS))
+    wire.wire.clog(0)
+    out: list[tuple[int, int]] = []
+    for number in range(3):
+        wire.a.inject(frame(number), wire.now + number * MS // 2)
+    assert wire.wire.run(wire.now + 10**12) == 2**64 - 1
+    wire.now += 3 * MS // 2
+    wire.wire.clog(0, wire.now)
+    begin = wire.now
+    wire._until(1 << 62, wire.b, out, begin)
+    assert out == [(0, 0), (1, 0), (2, MS // 2)]
+    assert wire.wire.stats()[0]["late_ns"] == 0
+
+
+def test_a_clogged_line_still_has_its_bounds(by_hand):
+    wire = by_hand(Impairment(queue=10))
+    wire.wire.clog(0)
+    for number in range(15):
+        wire.a.inject(frame(number), wire.now)
+    assert (wire.wire.stats()[0]["held"], wire.wire.stats()[0]["dropped"]) == (10, 5)
+    wire.wire.clog(0, 0)
+    assert len(wire.pass_frames(0)) == 10
+
+
+def test_no_such_direction(by_hand):
+    wire = by_hand(Impairment())
+    with pytest.raises(ValueError, match="direction 2"):
+        wire.wire.block(2)
+
+
+# --- latency ---------------------------------------------------------------------------------------------------------
+
+
+def latencies(by_hand, distribution, count=4000):
+    """In units of the jitter, over a delay of ten of them."""
+    wire = by_hand(Impairment(delay=10 * MS, jitter=MS, distribution=distribution, seed=3))
+    return sorted((t - n * US) / MS - 10 for n, t in wire.pass_frames(count, gap=US))
+
+
+def test_latency_is_uniform(by_hand):
+    got = latencies(by_hand, "uniform")
+    assert 0 <= got[0] < 0.01
+    assert 0.99 < got[-1] < 1
+    assert got[2000] == pytest.approx(0.5, abs=0.03)
+
+
+def test_latency_is_normal(by_hand):
+    """Its mean and deviation, and its quantiles as the standard library knows them."""
+    got = latencies(by_hand, "normal")
+    assert statistics.mean(got) == pytest.approx(0, abs=0.05)
+    assert statistics.stdev(got) == pytest.approx(1, rel=0.03)
+    for share in (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99):
+        assert got[int(share * 4000)] == pytest.approx(statistics.NormalDist().inv_cdf(share), abs=0.15)
+
+
+def test_latency_has_a_heavy_tail(by_hand):
+    """Pareto's, of shape 2: its quantiles, and one in a thousand that is thirty times what is usual."""
+    got = latencies(by_hand, "pareto")
+    assert got[0] >= 0
+    for share in (0.1, 0.25, 0.5, 0.75, 0.9, 0.99):
+        assert got[int(share * 4000)] == pytest.approx((1 - share) ** -0.5 - 1, rel=0.2, abs=0.01)
+    assert 20 < got[-1] < 1023
+
+
+def test_latency_is_never_negative(by_hand):
+    wire = by_hand(Impairment(delay=MS, jitter=10 * MS, distribution="normal", seed=3))
+    times = [t for _, t in wire.pass_frames(300)]
+    assert min(times) == 0
+    assert max(times) > 20 * MS
+
+
+# --- the digest ------------------------------------------------------------------------------------------------------
+
+
+def digests(wire):
+    return [each["digest"] for each in wire.wire.stats()]
+
+
+def test_the_digest_is_that_of_what_happened(by_hand):
+    how = Impairment(loss=0.2, duplicate=0.1, corrupt=0.1, delay=MS, jitter=MS, seed=5)
+    one, two = by_hand(how), by_hand(how)
+    assert one.pass_frames(100) == two.pass_frames(100)
+    assert digests(one) == digests(two)
+    assert len(set(digests(one))) == 2
+
+
+@pytest.mark.parametrize(
+    "what", ["time", "bytes", "length", "order", "count", "block", "clog", "impair", "down", "seed"]
+)
+def test_the_digest_tells_everything_apart(by_hand, what):
+    how = Impairment(delay=MS, jitter=MS, seed=5)
+    one, two = by_hand(how), by_hand(how._replace(seed=6) if what == "seed" else how)
+    for wire, other in ((one, False), (two, True)):
+        frames = [frame(number) for number in range(3)]
+        if other and what == "bytes":
+            frames[1] = frames[1][:-1] + b"\1"
+        if other and what == "length":
+            frames[1] += b"\0"
+        if other and what == "order":
+            frames.reverse()
+        if other and what == "count":
+            frames.pop()
+        if other and what in ("block", "clog", "down"):
+            {"block": lambda w: w.block(0, False), "clog": lambda w: w.clog(0, 1), "down": lambda w: w.set_down(False)}[
+                what
+            ](wire.wire)
+        if other and what == "impair":
+            wire.wire.impair(0, how)
+        for each in frames:
+            wire.a.inject(each, wire.now + (other and what == "time"))
+    assert digests(one)[0] != digests(two)[0]
+
+
+@pytest.mark.parametrize("size", [60, 63, 64, 65, 127, 128, 1000, 1514])
+def test_every_byte_counts(by_hand, size):
+    seen = set()
+    for at in range(0, size, max(1, size // 40)):
+        wire = by_hand(Impairment(seed=1))
+        wire.a.inject(bytes(at) + b"\1" + bytes(size - at - 1), wire.now)
+        seen.add(digests(wire)[0])
+    assert len(seen) == len(range(0, size, max(1, size // 40)))
+
+
+# --- and whole -------------------------------------------------------------------------------------------------------
 
 
 def test_frames_under_way_when_it_ends(by_hand):

@@ -34,6 +34,7 @@ class Wire:
         """``a``, ``b``: settings of the two stacks."""
         rng = Rng(seed)
         self.now = START
+        self.server = OURS  # where b is
         self.a, self.b = Stack(rng, self.now, **(a or {})), Stack(rng, self.now, **(b or {}))
         self.link, far = Link.pair(rng, **pair)
         if how is not None:
@@ -71,7 +72,7 @@ class Wire:
         check(lib.sock_bind(self.b.handle, listener, ANY[family], 80))
         check(lib.sock_listen(self.b.handle, listener, 4, 0))
         c = check(lib.sock_open(self.a.handle, 1, AF[family]))
-        check(lib.sock_connect(self.a.handle, c, pack_address(OURS[family]), 80))
+        check(lib.sock_connect(self.a.handle, c, pack_address(self.server[family]), 80))
         check(lib.sock_want(self.a.handle, c, READ | WRITE))
         ends: list[tuple[Stack, int | None]] = [(self.a, c), (self.b, None)]
         buf = ffi.new("uint8_t[]", CHUNK)
