@@ -76,7 +76,7 @@ async def demo(directory: Path) -> None:
     async def work_together() -> None:
         async with asyncio.TaskGroup() as clients:
             for name in ("ann", "ben", "cleo"):
-                clients.create_task(work(name, 20))
+                clients.create_task(work(name, 10))
 
     for id in (1, 2, 3):
         await start(id)
