@@ -581,6 +581,56 @@ def test_a_client_that_was_forgotten_is_told(play: Callable[[Any], None]) -> Non
 
 
 @pytest.mark.slow
+def test_what_is_large(play: Callable[[Any], None]) -> None:
+    """Many entries of the largest size at once go in as many messages as they need."""
+
+    async def scene(cluster: RealCluster) -> None:
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(Client(cluster.nodes)) for _ in range(20)]
+            async with asyncio.TaskGroup() as tasks:
+                for name, client in enumerate(clients):
+                    tasks.create_task(client.put(f"{name}", "x" * 65_000))
+            assert len(str(await clients[0].get("19"))) == 65_000
+            with pytest.raises(ValueError, match="a request may have"):
+                await clients[0].put("x", "y" * 66_000)
+
+    play(scene)
+
+
+@pytest.mark.slow
+def test_a_peer_that_is_silent_is_dialled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TCP would wait for minutes."""
+    monkeypatch.setattr("raft.server.SILENCE", 0.1)
+
+    async def main() -> None:
+        again: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        seen = 0
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal seen
+            seen += 1
+            if seen == 2:
+                again.set_result(None)
+            with suppress(ConnectionError):
+                await reader.read(-1)
+            writer.close()
+
+        peer = await asyncio.start_server(silent, "127.0.0.1", 0)
+        server = Server(1, MemoryStorage(bytearray()))
+        address = await server.listen("127.0.0.1", 0)
+        task = asyncio.create_task(server.run({1: address, 2: peer.sockets[0].getsockname()[:2]}))
+        async with asyncio.timeout(20):
+            await again
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        peer.close()
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
 def test_a_node_whose_disk_fails_stops() -> None:
     class Full(MemoryStorage):
         def _write(self, data: bytes) -> None:

@@ -17,7 +17,7 @@ import random
 from collections.abc import Mapping
 from typing import Self
 
-from .messages import EXPIRED, Cas, Frames, Get, Op, Open, Put, Reply, Request, Value, frame
+from .messages import EXPIRED, MAX_COMMAND, Cas, Frames, Get, Op, Open, Put, Reply, Request, Value, encode, frame
 
 Address = tuple[str, int]
 
@@ -65,7 +65,9 @@ class Client:
         return bool(await self.request(Cas(key, expected, value)))
 
     async def request(self, op: Op) -> Value:
-        """Its answer, however long it takes. Raises SessionExpired."""
+        """Its answer, however long it takes. Raises SessionExpired; ValueError for one that is too large."""
+        if len(encode(op)) > MAX_COMMAND - 32:
+            raise ValueError(f"a request may have {MAX_COMMAND - 32} bytes")
         if not self._session.client:
             opened = await self._ask(self._session.next(Open()))
             assert isinstance(opened, int)

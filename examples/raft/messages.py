@@ -15,6 +15,7 @@ from typing import Annotated
 import msgspec
 
 MAX_FRAME = 1 << 20  # bytes of a message
+MAX_COMMAND = 1 << 16  # bytes of a request
 HEADER = 4
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]

@@ -26,7 +26,8 @@ from .storage import Storage
 
 HEARTBEAT = 0.05  # seconds
 ELECTION = (0.15, 0.3)  # seconds, drawn anew each time
-BATCH = 64  # entries in a message
+BATCH = 64  # entries in a message,
+BATCH_BYTES = 1 << 18  # and bytes of their commands, unless one alone has more
 WINDOW = 512  # entries on their way to one follower
 PENDING = 1024  # entries that wait for their commitment; a leader with so many takes no more
 
@@ -133,14 +134,17 @@ class Node:
     def take_messages(self) -> list[tuple[int, Message]]:
         """What is to be sent, and to whom. For after ``storage.sync``."""
         if self.role is Role.LEADER:
+            last = self.last
             for peer, follower in self._followers.items():
-                if follower.next <= self.last and not follower.probing:
+                if follower.next <= last and not follower.probing:
                     self._send_entries(peer, heartbeat=False)
         out, self._out = self._out, []
         return out
 
     def take_committed(self) -> list[tuple[int, Entry]]:
         """Entries that no crash of a minority can undo, with their indices. For after ``storage.sync``."""
+        if self._taken == self.commit:
+            return []
         first, self._taken = self._taken + 1, self.commit
         return [(index, self.log[index]) for index in range(first, self.commit + 1)]
 
@@ -215,6 +219,12 @@ class Node:
             return
         first = follower.next
         entries = self.log[first : first + room]
+        size = 0
+        for count, entry in enumerate(entries):
+            size += len(entry.command)
+            if count and size > BATCH_BYTES:
+                del entries[count:]
+                break
         if not follower.probing:
             follower.next = first + len(entries)
         self._out.append((peer, Append(self.term, first - 1, self.log[first - 1].term, self.commit, entries)))

@@ -22,8 +22,10 @@ from collections.abc import Callable, Iterable, Mapping
 from .client import Address
 from .messages import (
     BUSY,
+    MAX_COMMAND,
     NOT_LEADER,
     Append,
+    Entry,
     Frames,
     Hello,
     Message,
@@ -202,7 +204,9 @@ class Server:
             raise ValueError("a client sends requests")
         if (request.client == 0) != isinstance(request.op, Open):
             raise ValueError("a session begins with open")
-        index = node.propose(encode(request))
+        if len(command := encode(request)) > MAX_COMMAND:
+            raise ValueError(f"a request of {len(command)} bytes; {MAX_COMMAND} are allowed")
+        index = node.propose(command)
         if index is not None:
             self._waiting[index] = writer, request.serial
             self._term = node.term
@@ -218,18 +222,19 @@ class Server:
         elif not transport.is_closing():
             writer.write(frame(reply))
 
-    def _apply(self) -> None:
-        node = self.node
-        for index, entry in node.take_committed():
+    def _apply(self, committed: Iterable[tuple[int, Entry]]) -> None:
+        for index, entry in committed:
             reply = self.store.apply(index, entry.command)
             waiting = self._waiting.pop(index, None)
             if waiting and reply and entry.term == self._term:
                 self._answer(waiting[0], reply)
-        if self._waiting and (node.role is not Role.LEADER or node.term != self._term):
-            # They may be committed or not; a client that asks again, as the same, will learn it.
-            for writer, serial in self._waiting.values():
-                self._answer(writer, Reply(serial, error=NOT_LEADER, leader=node.leader))
-            self._waiting.clear()
+
+    def _disappoint(self) -> None:
+        """No longer the leader that put them into the log. They may be committed or not; a client that asks again, with
+        the same numbers, will learn it."""
+        for writer, serial in self._waiting.values():
+            self._answer(writer, Reply(serial, error=NOT_LEADER, leader=self.node.leader))
+        self._waiting.clear()
 
     # --- what a node does after each step ---------------------------------------------------------------------------
 
@@ -251,7 +256,10 @@ class Server:
             return
         for id, message in node.take_messages():
             self._send(id, message, now)
-        self._apply()
+        if committed := node.take_committed():
+            self._apply(committed)
+        if self._waiting and (node.role is not Role.LEADER or node.term != self._term):
+            self._disappoint()
         if node.deadline < self._timer.when():
             self._timer.cancel()
             self._timer = self._loop.call_at(node.deadline, self._on_timer)
