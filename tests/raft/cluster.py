@@ -55,11 +55,7 @@ class TestClient:
 
 class Cluster:
     def __init__(
-        self,
-        seed: int,
-        *,
-        new_node: Callable[..., Node] = Node,
-        new_session: Callable[[], Session] = Session,
+        self, seed: int, *, new_node: Callable[..., Node] = Node, new_session: Callable[[], Session] = Session
     ) -> None:
         self.rng = rng = Random(seed)
         nodes = rng.choice((3, 3, 5))
