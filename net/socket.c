@@ -137,7 +137,8 @@ int64_t sock_recv(struct stack *s, int64_t id, uint8_t *buf, size_t cap)
         return read_nothing(k, t);
     int64_t n = tcp_in_read(s, t, buf, cap);
     tcp_urgent_left(t); /* perhaps that was all of it */
-    sock_mark_dirty(s, k); /* the window may have opened */
+    tcp_data_read(t);
+    sock_mark_dirty(s, k); /* the window may have opened, or an ACK be due */
     return n;
 }
 
@@ -164,7 +165,7 @@ static int64_t stream_send(void *owner, int64_t id, const uint8_t *data, size_t 
 
 const struct stream_ops *stack_stream_ops(void)
 {
-    static const struct stream_ops ops = {stream_readable, stream_recv, stream_send};
+    static const struct stream_ops ops = {stream_readable, stream_recv, stream_send, SIZE_MAX};
     return &ops;
 }
 

@@ -116,6 +116,13 @@ class StackSocket:
         count: int = lib.sock_send(self._network.handle, self._open_id(), view, len(view))
         return count
 
+    def lend(self, data: memoryview, /) -> bool:
+        """Never: the stack cuts segments from a copy of its own."""
+        return False
+
+    def lent(self) -> bool:
+        return False
+
     def unsent(self) -> int:
         """Closing loses nothing: the stack sends what it has."""
         return 0
@@ -262,6 +269,8 @@ class StackSocket:
         return rc
 
     def recv(self, size: int, flags: int = 0) -> bytes:
+        if size < 0:
+            raise ValueError("negative buffersize in recv")
         buffer = bytearray(size)
         return bytes(memoryview(buffer)[: self.recv_into(buffer, 0, flags)])
 
@@ -273,12 +282,18 @@ class StackSocket:
         if self.type == socket.SOCK_DGRAM:
             return self.recvfrom_into(buffer, size)[0]
         view = ffi.from_buffer(buffer, require_writable=True)
+        if size < 0:
+            raise ValueError("negative buffersize in recv_into")
+        if size > len(view):
+            raise ValueError("buffer too small for requested bytes")
         rc: int = lib.sock_recv(self._network.handle, self._open_id(), view, size or len(view))
         if rc < 0 or (self._error and rc == 0):
             raise self._failed("recv", rc)
         return rc
 
     def recvfrom(self, size: int, flags: int = 0) -> tuple[bytes, Address]:
+        if size < 0:
+            raise ValueError("negative buffersize in recvfrom")
         buffer = bytearray(size)
         count, address = self.recvfrom_into(buffer, 0, flags)
         return bytes(memoryview(buffer)[:count]), address
@@ -287,6 +302,10 @@ class StackSocket:
         if self.type == socket.SOCK_STREAM:
             return self.recv_into(buffer, size, flags), self.getpeername()
         view = ffi.from_buffer(buffer, require_writable=True)
+        if size < 0:
+            raise ValueError("negative buffersize in recvfrom_into")
+        if size > len(view):
+            raise ValueError("nbytes is greater than the length of the buffer")
         name = ffi.new("struct sock_name *")
         handle = self._network.handle
         rc = lib.sock_recvfrom(handle, self._open_id(), view, size or len(view), name, ffi.NULL)

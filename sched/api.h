@@ -91,11 +91,20 @@ int64_t host_recv(struct host_sockets *h, int64_t id, uint8_t *data, size_t len)
 int64_t host_send(struct host_sockets *h, int64_t id, const uint8_t *data, size_t len);
 int64_t host_queued(struct host_sockets *h, int64_t id); /* bytes taken and not yet with the kernel */
 int host_shutdown(struct host_sockets *h, int64_t id);   /* SHUT_WR after what is queued */
-/* EV_READ, EV_WRITE, EV_SENT. Without EV_READ nothing more is read; what has come already stays. EV_ERROR is always wanted. */
+/* EV_READ, EV_WRITE, EV_SENT. Without EV_READ nothing more is read; what has come already stays. EV_ERROR is always
+ * wanted. */
 int host_want(struct host_sockets *h, int64_t id, unsigned mask);
 int host_error(struct host_sockets *h, int64_t id); /* and clear: an errno, 0 */
 /* Cancels all that is under way and drops what is queued. The descriptor may be closed right after. */
 int host_close(struct host_sockets *h, int64_t id);
+
+/* Sends from the caller's memory, which stays as it is until host_lent() says 0; EV_WRITE is not reported before that.
+ * What was sent before goes before it, what is sent from now on behind it. -EAGAIN: something is lent already, or too
+ * much is queued: host_send(). -EOPNOTSUPP: host_send() copies nothing here anyhow. If host_close() says 1, the memory
+ * is still being read, and EV_WRITE, the last event of this id, tells when it is free. */
+#define HOST_LEND_FROM 32768 /* so much is better lent than copied */
+int host_lend(struct host_sockets *h, int64_t id, const uint8_t *data, size_t len);
+int64_t host_lent(struct host_sockets *h, int64_t id);
 
 const struct stream_ops *host_stream_ops(void);
 

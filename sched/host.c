@@ -2,8 +2,8 @@
  *
  * A call from above changes the socket and puts it on the dirty list; once a turn, before the wait, the back end's
  * work() brings the kernel in line with it. So what is changed twice in a turn costs nothing twice, and all that was
- * sent goes out together. What the kernel answers puts the socket on the ready list. It leaves that list when it is asked
- * and has nothing to report: events are levels. */
+ * sent goes out together. What the kernel answers puts the socket on the ready list. It leaves that list when it is
+ * asked and has nothing to report: events are levels. */
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +11,6 @@
 
 #include "sched/host.h"
 
-#define SPARE_BYTES (1u << 20) /* of buffers kept for the next to send */
 #define SLOTS_MAX (1u << HOST_SLOT_BITS)
 #define GENERATIONS (1u << (40 - HOST_SLOT_BITS))
 #define WRITABLE_ROOM (HOST_SEND_MAX / 2)
@@ -20,7 +19,7 @@
 
 void host_raise(struct host_sockets *h, struct host_socket *s)
 {
-    if (s->ready_on || s->closing)
+    if (s->ready_on || (s->closing && !s->loan))
         return;
     poller_wake(&h->poller);
     s->ready_on = true;
@@ -57,9 +56,9 @@ static unsigned ready(const struct host_sockets *h, const struct host_socket *s)
         mask |= EV_READ;
     if (s->error)
         mask |= EV_ERROR | EV_WRITE;
-    if (h->ops->gathers && !s->listening && (!s->gather || s->gather->upto <= WRITABLE_ROOM))
+    if (h->ops->gathers && !s->listening && !s->loan && (!s->gather || s->gather->upto <= WRITABLE_ROOM))
         mask |= EV_WRITE;
-    if (s->want & EV_SENT && !s->out && !s->gather)
+    if (s->want & EV_SENT && !s->out && !s->gather && !s->loan)
         mask |= EV_SENT;
     return mask & (s->want | EV_ERROR);
 }
@@ -78,6 +77,13 @@ static unsigned collect(struct poller *p, uint64_t *out, unsigned max)
             s->raised = 0;
             host_raise(h, s);
         } else if (s->closing) {
+            if (s->loan && !host_loan_is_over(s))
+                continue; /* on the list for something that came before it was closed */
+            if (s->loan) { /* it was closed with a loan, which has ended now */
+                out[n++] = p->base | (uint64_t)s->loan->id << 16 | EV_WRITE;
+                free(s->loan);
+                s->loan = NULL;
+            }
             host_release(h, s);
         }
     }
@@ -217,7 +223,7 @@ int64_t host_listen(struct host_sockets *h, int fd)
 
 void host_release(struct host_sockets *h, struct host_socket *s)
 {
-    if (s->ready_on || s->dirty_on || s->sending_on || s->receiving || s->sending)
+    if (s->ready_on || s->dirty_on || s->sending_on || s->receiving || s->sending || s->loan)
         return;
     if (s->out)
         host_buffer_free(h, s->out);
@@ -247,8 +253,9 @@ int host_close(struct host_sockets *h, int64_t id)
     if (h->scratch_of == s)
         h->scratch_of = NULL;
     h->ops->close(h, s);
+    bool lent = s->loan;
     host_release(h, s);
-    return 0;
+    return lent;
 }
 
 /* --- reading ----------------------------------------------------------------------------------------------------- */
@@ -328,39 +335,18 @@ void host_fail(struct host_sockets *h, struct host_socket *s, int error)
     if (s->gather)
         host_buffer_free(h, s->gather);
     s->gather = NULL;
+    if (!s->sending) { /* else when that has ended */
+        if (s->out)
+            host_buffer_free(h, s->out);
+        s->out = NULL;
+        if (s->loan)
+            s->loan->upto = s->loan->from;
+        if (s->loan && !s->loan->notifications) {
+            free(s->loan);
+            s->loan = NULL;
+        }
+    }
     host_raise(h, s);
-}
-
-struct host_buffer *host_buffer_new(struct host_sockets *h, size_t len)
-{
-    uint32_t class = 0;
-    while (len > 4096u << 2 * class)
-        class++;
-    struct host_buffer *b = h->spare[class];
-    if (b) {
-        h->spare[class] = b->next;
-        h->spare_bytes -= host_buffer_size(b);
-    } else {
-        b = malloc(sizeof *b + (4096u << 2 * class));
-        if (!b)
-            return NULL;
-        b->class = class;
-        h->buffer_bytes += host_buffer_size(b);
-    }
-    b->from = b->upto = 0;
-    return b;
-}
-
-void host_buffer_free(struct host_sockets *h, struct host_buffer *b)
-{
-    if (h->spare_bytes + host_buffer_size(b) > SPARE_BYTES) {
-        h->buffer_bytes -= host_buffer_size(b);
-        free(b);
-        return;
-    }
-    h->spare_bytes += host_buffer_size(b);
-    b->next = h->spare[b->class];
-    h->spare[b->class] = b;
 }
 
 int64_t host_send(struct host_sockets *h, int64_t id, const uint8_t *data, size_t len)
@@ -375,12 +361,36 @@ int64_t host_send(struct host_sockets *h, int64_t id, const uint8_t *data, size_
     return s->shut ? -EPIPE : h->ops->send(h, s, data, len);
 }
 
+/* A loan that is sent, but not yet free, counts as one byte. */
+static int64_t lent(const struct host_socket *s)
+{
+    return !s->loan ? 0 : s->loan->from < s->loan->upto ? s->loan->upto - s->loan->from : 1;
+}
+
+int host_lend(struct host_sockets *h, int64_t id, const uint8_t *data, size_t len)
+{
+    struct host_socket *s = find(h, id);
+    if (!s)
+        return -EBADF;
+    if (s->listening)
+        return -ENOTCONN;
+    if (s->error)
+        return -s->error;
+    return s->shut ? -EPIPE : h->ops->lend ? h->ops->lend(h, s, data, len) : -EOPNOTSUPP;
+}
+
+int64_t host_lent(struct host_sockets *h, int64_t id)
+{
+    struct host_socket *s = find_any(h, id);
+    return s ? lent(s) : -EBADF;
+}
+
 int64_t host_queued(struct host_sockets *h, int64_t id)
 {
     struct host_socket *s = find_any(h, id);
     if (!s)
         return -EBADF;
-    return (int64_t)(s->out ? s->out->upto - s->out->from : 0) + (s->gather ? s->gather->upto : 0);
+    return (int64_t)(s->out ? s->out->upto - s->out->from : 0) + (s->gather ? s->gather->upto : 0) + lent(s);
 }
 
 int host_shutdown(struct host_sockets *h, int64_t id)
@@ -391,7 +401,7 @@ int host_shutdown(struct host_sockets *h, int64_t id)
     if (s->listening)
         return -ENOTCONN;
     s->shut = true;
-    if (!s->is_shut && !s->out && !s->gather) {
+    if (!s->is_shut && !s->out && !s->gather && !s->loan) {
         s->is_shut = true;
         return shutdown(s->fd, SHUT_WR) < 0 ? -errno : 0;
     }
@@ -452,7 +462,7 @@ static int64_t stream_send(void *owner, int64_t id, const uint8_t *data, size_t 
 
 const struct stream_ops *host_stream_ops(void)
 {
-    static const struct stream_ops ops = {stream_readable, stream_recv, stream_send};
+    static const struct stream_ops ops = {stream_readable, stream_recv, stream_send, HOST_LEND_FROM};
     return &ops;
 }
 
@@ -495,9 +505,11 @@ void hosts_free(struct host_sockets *h)
         h->ops->finish(h);
     reactor_detach(h->reactor, &h->poller);
     h->reactor->hosts = h->reactor->set.hosts = NULL;
-    for (uint32_t slot = 0; slot < h->slots; slot++) /* the kernel has let go of these, or the ring is gone */
+    for (uint32_t slot = 0; slot < h->slots; slot++) { /* the kernel has let go of these, or the ring is gone */
         if (host_slot(h, slot)->out)
             host_buffer_free(h, host_slot(h, slot)->out);
+        free(host_slot(h, slot)->loan);
+    }
     host_pool_free(&h->pool);
     for (uint32_t chunk = 0; chunk < h->slots / HOST_CHUNK; chunk++)
         free(h->chunks[chunk]);

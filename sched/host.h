@@ -4,8 +4,9 @@
  * listeners. How bytes move is a back end's business: host_ring.c, with multishot receives and batched sends, or
  * host_poll.c, by readiness in the watch set (the epoll reactor, and io_uring before Linux 6.1).
  *
- * Ownership: the set owns its sockets, which never move in memory: requests under way carry their address. A socket that
- * is closed while the kernel still has a request of it keeps its slot, without an id, until the last one has ended. */
+ * Ownership: the set owns its sockets, which never move in memory: requests under way carry their address. A socket
+ * that is closed while the kernel still has a request of it keeps its slot, without an id, until the last one has
+ * ended. */
 #ifndef LIBOS_HOST_H
 #define LIBOS_HOST_H
 
@@ -35,6 +36,14 @@ struct host_buffer {
 };
 #define HOST_BUFFER_CLASSES 4 /* 4, 16, 64, 256 KiB */
 
+/* Memory of the caller's, to send from. */
+struct host_loan {
+    const uint8_t *data;
+    uint32_t from, upto;
+    uint32_t notifications; /* to come, of sends without a copy */
+    int64_t id;             /* whose it was: for a socket that is closed */
+};
+
 enum host_sending {
     SENDING_NOT,
     SENDING_NOW,  /* a request that ends while it is submitted; if it succeeds, silently */
@@ -60,6 +69,9 @@ struct host_socket {
     uint8_t sending;    /* enum host_sending */
     bool sending_on;    /* on that list */
     bool cancelling_send;
+    bool large;  /* by readiness: much came at once */
+    bool full;   /* the last send found no room, or not enough */
+    bool copies; /* to send without a copy makes no sense here */
     int16_t error; /* pending, positive errno */
     int16_t fate;  /* what reading comes to at the end: 0 or an errno */
 
@@ -67,6 +79,7 @@ struct host_socket {
     uint32_t sqe; /* number of the last request that names the descriptor */
     struct host_piece *in, *in_tail;
     struct host_buffer *out, *gather; /* with the kernel; what is written meanwhile */
+    struct host_loan *loan;           /* between the two, or NULL */
     struct host_accepted *accepted;   /* of a listener */
 };
 
@@ -89,6 +102,7 @@ struct host_backend {
     int64_t (*pull)(struct host_sockets *h, struct host_socket *s); /* nothing is here: has the kernel something? */
     int64_t (*recv)(struct host_sockets *h, struct host_socket *s, uint8_t *data, size_t len);
     int64_t (*send)(struct host_sockets *h, struct host_socket *s, const uint8_t *data, size_t len);
+    int (*lend)(struct host_sockets *h, struct host_socket *s, const uint8_t *data, size_t len); /* or NULL */
     int (*accept)(struct host_sockets *h, struct host_socket *s);
     void (*close)(struct host_sockets *h, struct host_socket *s); /* it has no id any more, and is marked as closing */
     void (*finish)(struct host_sockets *h); /* all are closed: see that the kernel lets go */
@@ -161,11 +175,6 @@ bool host_polled(struct host_sockets *h, int64_t id, unsigned mask);
 /* The set of descriptors is built anew: enter yours. */
 void host_watch_again(struct host_sockets *h);
 
-/* Buffers to send from. */
-struct host_buffer *host_buffer_new(struct host_sockets *h, size_t len);
-void host_buffer_free(struct host_sockets *h, struct host_buffer *b);
-static inline uint32_t host_buffer_size(const struct host_buffer *b) { return 4096u << 2 * b->class; }
-
 /* host_pool.c */
 int host_pool_open(struct host_pool *pool, bool incremental);
 void host_pool_free(struct host_pool *pool);
@@ -187,12 +196,31 @@ int host_accept_take(struct host_sockets *h, struct host_socket *s); /* what cam
 void host_accept_put(struct host_sockets *h, struct host_socket *s, int fd); /* a connection, or -errno */
 uint64_t host_accept_resume(struct host_sockets *h, uint64_t now); /* when the next one may go on */
 
-/* host_ring.c, for ring.c */
+/* host_send.c: buffers to send from. */
+struct host_buffer *host_buffer_new(struct host_sockets *h, size_t len);
+void host_buffer_free(struct host_sockets *h, struct host_buffer *b);
+static inline uint32_t host_buffer_size(const struct host_buffer *b) { return 4096u << 2 * b->class; }
+
+/* host_ring.c and host_send.c, for ring.c */
 int host_ring_register(struct host_sockets *h); /* into a new ring, */
 void host_ring_abandon(struct host_sockets *h, bool lost); /* and out of one that is gone; lost: completions, too */
 void host_ring_received(struct host_sockets *h, struct host_socket *s, int res, unsigned flags);
-void host_ring_sent(struct host_sockets *h, struct host_socket *s, int res);
 void host_ring_accepted(struct host_sockets *h, struct host_socket *s, int res, unsigned flags);
-void host_ring_settle(struct host_sockets *h); /* all completions have been seen: what was submitted is done */
+void host_ring_sent(struct host_sockets *h, struct host_socket *s, int res, unsigned flags);
+/* The kernel has taken requests up to this one, and what they completed has been seen. */
+void host_ring_settle(struct host_sockets *h, uint32_t submitted);
+
+/* Between these two. */
+struct io_uring_sqe *host_ring_request(struct host_sockets *h, struct host_socket *s, unsigned opcode, unsigned kind);
+bool host_ring_send_out(struct host_sockets *h, struct host_socket *s); /* false: no room for a request */
+int64_t host_ring_send(struct host_sockets *h, struct host_socket *s, const uint8_t *data, size_t len);
+int host_ring_lend(struct host_sockets *h, struct host_socket *s, const uint8_t *data, size_t len);
+/* Whether the kernel has no more use for the memory; of a socket that is open, more of it may be sent yet. */
+static inline bool host_loan_is_over(const struct host_socket *s)
+{
+    return !s->loan->notifications && !(s->sending && !s->out);
+}
+void host_ring_call_in(struct host_sockets *h, struct host_socket *s); /* the loan: the socket is being closed */
+void host_ring_unsend(struct host_sockets *h, struct host_socket *s);  /* what was under way: the ring is gone */
 
 #endif

@@ -25,6 +25,7 @@ from libos.sched.stream import StreamTransport
 
 __all__ = ["HostListener", "HostSocket", "HostTransport"]
 
+LEND_FROM: int = lib.HOST_LEND_FROM  # bytes
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -63,10 +64,11 @@ class _HostEnd:
 class HostSocket(_HostEnd):
     """A connected socket under a transport."""
 
-    __slots__ = ()
+    __slots__ = ("_loan",)
 
     def __init__(self, hosts: HostSockets, sock: socket.socket) -> None:
         super().__init__(hosts, sock, check(lib.host_open(hosts.handle, sock.fileno())))
+        self._loan: Any = None  # what the kernel reads
 
     def stream(self) -> tuple[int, int, int]:
         return self._hosts.ops, self._hosts.owner, self.id
@@ -77,6 +79,35 @@ class HostSocket(_HostEnd):
     def offer(self, data: Any, /) -> int:
         count: int = lib.host_send(self._hosts.handle, self.id, ffi.from_buffer(data), len(data))
         return count
+
+    def lend(self, data: memoryview, /) -> bool:
+        if len(data) < LEND_FROM:
+            return False
+        view = ffi.from_buffer(data)
+        if lib.host_lend(self._hosts.handle, self.id, view, len(data)) < 0:
+            return False
+        self._loan = view
+        return True
+
+    def lent(self) -> bool:
+        if lib.host_lent(self._hosts.handle, self.id) > 0:
+            return True
+        self._loan = None
+        return False
+
+    def abort(self) -> None:
+        id, self.id = self.id, -1
+        if id < 0:
+            return
+        token, sinks, loan = self._hosts.base | id, self._hosts.sinks, self._loan
+        sinks.pop(token, None)
+        self._loan = None
+        if lib.host_close(self._hosts.handle, id) == 1:  # the kernel still reads it: its last event lets go of it
+
+            def free(mask: int, loan: Any = loan) -> None:
+                sinks.pop(token, None)
+
+            sinks[token] = free
 
     def unsent(self) -> int:
         return 0 if self.id < 0 else max(lib.host_queued(self._hosts.handle, self.id), 0)

@@ -1,13 +1,17 @@
 /* Host sockets by readiness: the watch set says when, recv(2) and send(2) do it at once.
  *
- * Reading goes straight to where the reader wants it. A reader that asks first how much there is (readable) is answered by
- * reading into the set's scratch buffer, from which recv() then copies; another socket's turn moves what was left there
- * to memory of its own. What the kernel does not take is refused, and EV_WRITE tells when it takes more. */
+ * Reading goes straight to where the reader wants it. A reader that asks first how much there is (readable) is answered
+ * by reading into the set's scratch buffer, from which recv() then copies; another socket's turn moves what was left
+ * there to memory of its own. A copy of a little costs less than to ask the kernel (FIONREAD), of much it costs more:
+ * what a socket gave last decides. What the kernel does not take is refused, and EV_WRITE tells when it takes more. */
 #define _GNU_SOURCE
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "sched/host.h"
+
+#define LARGE 8192
 
 static int poll_open(struct host_sockets *h)
 {
@@ -43,6 +47,7 @@ static int64_t take(struct host_sockets *h, struct host_socket *s, uint8_t *data
     while (n < 0 && errno == EINTR);
     if (n > 0) {
         h->received += (uint64_t)n;
+        s->large = n >= LARGE;
         return n;
     }
     int error = n < 0 ? errno : 0;
@@ -62,6 +67,9 @@ static int64_t poll_pull(struct host_sockets *h, struct host_socket *s)
     if (h->scratch_of && h->scratch_of->in_bytes)
         host_keep(h, h->scratch_of);
     h->scratch_of = NULL;
+    int size;
+    if (s->large && ioctl(s->fd, FIONREAD, &size) == 0 && size > 0)
+        return min_u64((uint64_t)size, HOST_UNREAD_MAX);
     struct host_piece *piece = host_piece_new(h, h->scratch, 0, PIECE_SCRATCH);
     if (!piece)
         return -ENOMEM;

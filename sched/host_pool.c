@@ -1,13 +1,22 @@
 /* The buffers that the kernel receives into: a ring of provided buffers, shared by all sockets of a set.
  *
- * A received piece stays where the kernel put it until its reader copies it out, once, to where it belongs. A buffer goes
- * back when the kernel has filled it and its pieces have been read. Of the buffers at hand the one that was used last is
- * given first, and the kernel has only `stock` of them: so a turn of small requests stays within a few hundred KiB of
- * cache. One socket that takes them all is asked again in the next turn, which is what bounds its share of a turn; when
- * many find none (ENOBUFS), the stock is doubled.
+ * A received piece stays where the kernel put it until its reader copies it out, once, to where it belongs. A buffer
+ * goes back when the kernel has filled it and its pieces have been read. Of the buffers at hand the one that was used
+ * last is given first, and the kernel has only `stock` of them: so turns of small requests go round in little of the
+ * cache. One socket that takes them all is asked again in the next turn, which bounds its share of each; when many find
+ * none (ENOBUFS), the stock is doubled.
  *
  * From Linux 6.12 on, receives share a buffer, one behind the other, and buffers can be large; before that each receive
- * takes a buffer of its own.
+ * takes a buffer of its own. Server's CPU per message of a C echo over these sockets on veth (Linux 6.18; plain C
+ * servers took 5.0, 9.4 and 43 us on io_uring, with no copy, and 5.4, 9.6 and 16.5 us on epoll):
+ *
+ *                                      64 connections, 1 KiB    64, 16 KiB    4, 64 KiB
+ *     two of 128 KiB, shared                 5.1 us               9.2 us        21 us
+ *     two of 64 KiB, shared                  5.0 us               9.2 us        24 us
+ *     of 8 KiB, one for each receive         5.1 us              10.1 us
+ *
+ * Registered files would take off 1 %, the look-up of the descriptor for a send, and cost two system calls a
+ * connection. Bundled receives (Linux 6.10) do for small buffers what shared ones do by being large.
  *
  * A reader that does not read must not keep buffers from the others. What a paused socket has is moved to memory of its
  * own at once, what others have left unread when the stock cannot be filled. */

@@ -3,18 +3,13 @@
  * Receiving. A socket that wants to read has a multishot receive into the pool's buffers under way; one that pauses has
  * it cancelled. It ends by itself when there is no buffer left, and is made again in the next turn.
  *
- * Sending. What is written gathers in a buffer; work() hands it over, and what is written meanwhile gathers in a second
- * one. The request does not wait (MSG_DONTWAIT), so it is over when it is submitted, and a success posts no
- * completion: host_ring_settle() walks over those that were submitted, once all completions are seen. What fails or is
- * short does post one, and so does what somebody waits to hear of: without, the turn that submits it would sleep on. Then a request follows that waits for room, and what it has sent its completion tells. (That one
- * may be short, and must be: of a request that sent a part and waits for room for the rest nobody could say how much it
- * had sent when its ring goes away.)
+ * Sending has its own file, host_send.c.
  *
  * Closing. The descriptor may be closed, and its number used again, as soon as host_close() returns. Requests that are
  * submitted have the file; one that is not yet (a turn that failed) is submitted then.
  *
- * No linked timeouts: a loop's time-outs are timers of its own heap, cancelled far more often than they go off, and each
- * linked one would be two more requests with a completion each, and a hrtimer in the kernel. */
+ * No linked timeouts: a loop's time-outs are timers of its own heap, cancelled far more often than they go off, and
+ * each linked one would be two more requests with a completion each, and a hrtimer in the kernel. */
 #define _GNU_SOURCE
 #include <string.h>
 #include <sys/socket.h>
@@ -29,7 +24,7 @@ static struct ring_reactor *ring_of(const struct host_sockets *h) { return (stru
 
 /* --- requests ---------------------------------------------------------------------------------------------------- */
 
-static struct io_uring_sqe *request(struct host_sockets *h, struct host_socket *s, unsigned opcode, unsigned kind)
+struct io_uring_sqe *host_ring_request(struct host_sockets *h, struct host_socket *s, unsigned opcode, unsigned kind)
 {
     struct io_uring_sqe *sqe = ring_sqe(ring_of(h), s, kind);
     if (sqe) {
@@ -57,49 +52,18 @@ static bool receive(struct host_sockets *h, struct host_socket *s)
 {
     struct io_uring_sqe *sqe;
     if (s->listening) {
-        if (!(sqe = request(h, s, IORING_OP_ACCEPT, FOR_ACCEPT)))
+        if (!(sqe = host_ring_request(h, s, IORING_OP_ACCEPT, FOR_ACCEPT)))
             return false;
         sqe->ioprio = IORING_ACCEPT_MULTISHOT;
         sqe->accept_flags = SOCK_CLOEXEC | SOCK_NONBLOCK;
     } else {
-        if (!(sqe = request(h, s, IORING_OP_RECV, FOR_RECV)))
+        if (!(sqe = host_ring_request(h, s, IORING_OP_RECV, FOR_RECV)))
             return false;
         sqe->ioprio = IORING_RECV_MULTISHOT;
         sqe->flags = IOSQE_BUFFER_SELECT;
         sqe->buf_group = POOL_GROUP;
     }
     s->receiving = true;
-    return true;
-}
-
-static bool send_out(struct host_sockets *h, struct host_socket *s)
-{
-    struct host_buffer *b = s->out ? s->out : s->gather;
-    struct io_uring_sqe *sqe = request(h, s, IORING_OP_SEND, FOR_SEND);
-    if (!sqe)
-        return false;
-    sqe->addr = (uintptr_t)b->data + b->from;
-    sqe->len = b->upto - b->from;
-    sqe->msg_flags = MSG_NOSIGNAL;
-    h->sends++;
-    if (b == s->out) { /* it was full a moment ago */
-        sqe->ioprio = IORING_RECVSEND_POLL_FIRST;
-        s->sending = SENDING_LATER;
-        return true;
-    }
-    s->out = b;
-    s->gather = NULL;
-    sqe->msg_flags |= MSG_DONTWAIT | MSG_WAITALL;
-    if (!(s->want & (EV_WRITE | EV_SENT)) && !s->shut) /* else somebody waits for it, and so must the turn */
-        sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
-    s->sending = SENDING_NOW;
-    s->sending_on = true;
-    s->next_sending = NULL;
-    if (h->sending.head)
-        h->sending.tail->next_sending = s;
-    else
-        h->sending.head = s;
-    h->sending.tail = s;
     return true;
 }
 
@@ -136,14 +100,7 @@ static bool ring_work(struct host_sockets *h, struct host_socket *s)
     }
     if (!wanted)
         host_keep(h, s);
-    if (s->sending == SENDING_NOT && (s->out || s->gather) && !send_out(h, s))
-        return false;
-    if (s->shut && !s->is_shut && !s->out && !s->gather) {
-        s->is_shut = true;
-        if (shutdown(s->fd, SHUT_WR) < 0)
-            host_fail(h, s, errno);
-    }
-    return true;
+    return host_ring_send_out(h, s);
 }
 
 /* --- completions ------------------------------------------------------------------------------------------------- */
@@ -156,7 +113,8 @@ void host_ring_received(struct host_sockets *h, struct host_socket *s, int res, 
     }
     struct host_piece *piece = NULL;
     if (flags & IORING_CQE_F_BUFFER)
-        piece = host_pool_take(h, flags >> IORING_CQE_BUFFER_SHIFT, res > 0 ? (uint32_t)res : 0, flags & CQE_F_BUF_MORE);
+        piece = host_pool_take(h, flags >> IORING_CQE_BUFFER_SHIFT, res > 0 ? (uint32_t)res : 0,
+                               flags & CQE_F_BUF_MORE);
     if (s->closing) {
         if (piece)
             host_piece_free(h, piece);
@@ -198,56 +156,6 @@ void host_ring_accepted(struct host_sockets *h, struct host_socket *s, int res, 
     }
 }
 
-/* The first n bytes of what was handed over have been sent. */
-static void sent(struct host_sockets *h, struct host_socket *s, uint32_t n)
-{
-    struct host_buffer *b = s->out;
-    h->sent += n;
-    b->from += n;
-    if (b->from < b->upto) {
-        host_mark_dirty(h, s);
-        return;
-    }
-    host_buffer_free(h, b);
-    s->out = NULL;
-    if (s->gather || (s->shut && !s->is_shut))
-        host_mark_dirty(h, s);
-    if (s->want & (EV_WRITE | EV_SENT))
-        host_raise(h, s);
-}
-
-void host_ring_sent(struct host_sockets *h, struct host_socket *s, int res)
-{
-    s->sending = SENDING_NOT;
-    if (s->closing) {
-        host_mark_dirty(h, s);
-    } else if (res >= 0 || res == -EAGAIN || res == -EINTR) {
-        sent(h, s, res > 0 ? (uint32_t)res : 0);
-    } else {
-        host_buffer_free(h, s->out);
-        s->out = NULL;
-        host_fail(h, s, -res);
-    }
-}
-
-void host_ring_settle(struct host_sockets *h)
-{
-    uint32_t submitted = ring_submitted(ring_of(h));
-    for (struct host_socket *s; (s = h->sending.head) && (int32_t)(s->sqe - submitted) <= 0;) {
-        h->sending.head = s->next_sending;
-        s->sending_on = false;
-        if (s->sending == SENDING_NOW) {
-            s->sending = SENDING_NOT;
-            if (s->closing)
-                host_mark_dirty(h, s);
-            else
-                sent(h, s, s->out->upto - s->out->from);
-        } else if (s->closing) {
-            host_mark_dirty(h, s);
-        }
-    }
-}
-
 /* --- for host.c -------------------------------------------------------------------------------------------------- */
 
 static int64_t ring_pull(struct host_sockets *h, struct host_socket *s) { return -EAGAIN; }
@@ -257,38 +165,12 @@ static int64_t ring_recv(struct host_sockets *h, struct host_socket *s, uint8_t 
     return len ? -EAGAIN : 0;
 }
 
-static int64_t ring_send(struct host_sockets *h, struct host_socket *s, const uint8_t *data, size_t len)
-{
-    struct host_buffer *b = s->gather;
-    if (!len)
-        return 0;
-    size_t have = b ? b->upto : 0;
-    if (len > HOST_SEND_MAX - have)
-        len = HOST_SEND_MAX - have;
-    if (!len)
-        return -EAGAIN;
-    if (!b || host_buffer_size(b) - have < len) {
-        struct host_buffer *larger = host_buffer_new(h, have + len);
-        if (!larger)
-            return -ENOMEM;
-        if (b) {
-            memcpy(larger->data, b->data, have);
-            larger->upto = (uint32_t)have;
-            host_buffer_free(h, b);
-        }
-        s->gather = b = larger;
-    }
-    memcpy(b->data + have, data, len);
-    b->upto += (uint32_t)len;
-    host_mark_dirty(h, s);
-    return (int64_t)len;
-}
-
 static int ring_accept(struct host_sockets *h, struct host_socket *s) { return host_accept_take(h, s); }
 
 static void ring_close(struct host_sockets *h, struct host_socket *s)
 {
     struct ring_reactor *rr = ring_of(h);
+    host_ring_call_in(h, s);
     if (!s->receiving && !s->sending)
         return;
     /* A listener's address is to be free again at once; of a connection the next turn is soon enough. */
@@ -341,8 +223,7 @@ void host_ring_abandon(struct host_sockets *h, bool lost)
         if (lost && (s->receiving || s->sending))
             host_end(h, s, EIO); /* what it has received or sent, nobody can say */
         s->receiving = s->cancelling = s->sending_on = false;
-        s->cancelling_send = false;
-        s->sending = SENDING_NOT; /* not submitted, or it would have been settled; or still waiting for room */
+        host_ring_unsend(h, s);
         host_mark_dirty(h, s);
     }
 }
@@ -366,7 +247,8 @@ const struct host_backend host_ring_backend = {
     .prepare = host_pool_restock,
     .pull = ring_pull,
     .recv = ring_recv,
-    .send = ring_send,
+    .send = host_ring_send,
+    .lend = host_ring_lend,
     .accept = ring_accept,
     .close = ring_close,
     .finish = ring_finish,

@@ -97,6 +97,7 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
                 base_events.logger.warning("Executing %s took %.3f seconds", text, took)  # type: ignore[attr-defined]
         finally:
             self._current_handle = None
+            del handle  # this frame lives on in the traceback of a task that failed, which the handle holds
 
     # --- running ---------------------------------------------------------------------------------------------------
 
@@ -120,8 +121,10 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
                 signal.set_wakeup_fd(-1)
 
     def _read_from_self(self) -> None:
-        self._woken = False
         super()._read_from_self()  # type: ignore[misc]
+        # Only now: a byte that a thread wrote while this read has been taken with the others. Who calls between the two
+        # writes none, but what he wants is in the queue already, and that is looked at before the next wait.
+        self._woken = False
 
     def remove_signal_handler(self, sig: int) -> bool:
         removed: bool = super().remove_signal_handler(sig)

@@ -101,7 +101,7 @@ class Reactor(Turns):
         A hang-up or an error counts as both. Watching anew replaces mask and sink. Raises what epoll_ctl(2) does:
         ``PermissionError`` for a regular file.
         """
-        check(lib.reactor_watch(self.handle, fd, mask), f"descriptor {fd}")
+        check(lib.reactor_watch(self.handle, fd, mask))
         self.sinks[fd] = sink
 
     def unwatch(self, fd: int) -> None:

@@ -69,6 +69,7 @@ int ring_start(struct ring_reactor *rr)
     if (rc < 0)
         return rc;
     rr->alive = true;
+    rr->settling = false;
     rr->reactor.generation++;
     rr->set_armed = false;
     rr->queued = 0;
@@ -110,7 +111,7 @@ void ring_abandon(struct ring_reactor *rr)
         ;
     bool lost = rr->cq_has_overflow(rr->ring); /* completions that nobody can fetch any more */
     if (hosts && !lost)
-        host_ring_settle(hosts);
+        host_ring_settle(hosts, ring_submitted(rr));
     let_go(rr, lost);
 }
 
@@ -179,7 +180,7 @@ static bool reap(struct ring_reactor *rr)
                 break;
             case FOR_SEND:
                 rr->woken = true;
-                host_ring_sent(hosts, subject, cqes[k]->res);
+                host_ring_sent(hosts, subject, cqes[k]->res, cqes[k]->flags);
                 break;
             case FOR_ACCEPT:
                 rr->woken = true;
@@ -192,6 +193,7 @@ static bool reap(struct ring_reactor *rr)
         }
         rr->cq_advance(rr->ring, n);
         rr->reactor.completions += n;
+        rr->unseen -= rr->unseen < n ? rr->unseen : n;
         if (n < BATCH)
             return true;
     }
@@ -201,6 +203,15 @@ static bool reap(struct ring_reactor *rr)
 uint32_t ring_submitted(const struct ring_reactor *rr)
 {
     return rr->alive ? rr->sqes - rr->sq_ready(rr->ring) : rr->sqes;
+}
+
+static void settle(struct ring_reactor *rr)
+{
+    if (!rr->settling || rr->unseen)
+        return;
+    rr->settling = false;
+    if (rr->reactor.hosts)
+        host_ring_settle(rr->reactor.hosts, rr->settling_upto);
 }
 
 int ring_enter(struct ring_reactor *rr, uint64_t ns, unsigned count)
@@ -225,15 +236,18 @@ int ring_enter(struct ring_reactor *rr, uint64_t ns, unsigned count)
     }
     if (rr->sq_ready(rr->ring) == 0)
         rr->queued = 0;
-    /* All submitted and all reaped: the writes left are those that were queued while reaping, or late. */
-    if (reap(rr)) {
-        if (rr->writing > rr->queued)
-            rr->late_writes = true;
-        if (rr->cq_has_overflow(rr->ring)) /* more than it could hold: the next entry fetches the rest */
-            rr->reactor.overflows++;
-        else if (rr->reactor.hosts)
-            host_ring_settle(rr->reactor.hosts);
+    if (!rr->settling) {
+        /* More than the queue can hold: the next entry fetches the rest. */
+        bool overflow = rr->cq_has_overflow(rr->ring);
+        rr->reactor.overflows += overflow;
+        rr->settling = !overflow;
+        rr->settling_upto = ring_submitted(rr);
+        rr->unseen = rr->cq_ready(rr->ring);
     }
+    /* All submitted and all reaped: the writes left are those that were queued while reaping, or late. */
+    if (reap(rr) && rr->writing > rr->queued)
+        rr->late_writes = true;
+    settle(rr);
     return rc == -ETIME || rc == -EAGAIN || rc == -EBUSY ? 0 : rc;
 }
 

@@ -15,6 +15,8 @@
 #define OP_READ_MULTISHOT 49 /* IORING_OP_READ_MULTISHOT, Linux 6.7 */
 #define PBUF_RING_INC 2      /* IOU_PBUF_RING_INC, Linux 6.12 */
 #define CQE_F_BUF_MORE 16    /* IORING_CQE_F_BUF_MORE, Linux 6.12 */
+#define SEND_ZC_REPORT_USAGE 8               /* IORING_SEND_ZC_REPORT_USAGE, Linux 6.2 */
+#define NOTIF_USAGE_ZC_COPIED 0x80000000u    /* IORING_NOTIF_USAGE_ZC_COPIED */
 
 /* liburing's functions that we use, without their io_uring_ prefix. */
 #define RING_FUNCTIONS(F)                                                                                            \
@@ -27,6 +29,7 @@
     F(int, register_buf_ring, (void *, struct io_uring_buf_reg *, unsigned))                                         \
     F(int, unregister_buf_ring, (void *, int))                                                                       \
     F(bool, cq_has_overflow, (const void *))                                                                         \
+    F(unsigned, cq_ready, (const void *))                                                                            \
     F(struct io_uring_sqe *, get_sqe, (void *))                                                                      \
     F(unsigned, sq_ready, (const void *))                                                                            \
     F(int, submit_and_get_events, (void *))                                                                          \
@@ -58,6 +61,9 @@ struct ring_reactor {
 #undef F
     unsigned entries;
     unsigned looked;
+    bool settling;           /* when `unseen` completions more have been seen, */
+    unsigned unseen;
+    uint32_t settling_upto;  /* nothing is owed by requests up to this one */
     uint32_t sqes;     /* requests made so far */
     bool alive;        /* there is a ring */
     bool disabled;     /* it has not been entered yet: the first thread that does owns it */

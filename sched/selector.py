@@ -76,13 +76,15 @@ class ReactorSelector(selectors.BaseSelector):
 
     def get_key(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
         try:
-            return self._keys[_fileno(fileobj)]
-        except (KeyError, ValueError):
-            pass
-        for key in self._keys.values():  # an object that has been closed since has no number any more
-            if key.fileobj is fileobj:
-                return key
-        raise KeyError(f"{fileobj!r} is not registered")
+            key = self._keys.get(_fileno(fileobj))
+        except ValueError:
+            # An object that has been closed since has no number any more.
+            key = next((key for key in self._keys.values() if key.fileobj is fileobj), None)
+            if key is None:
+                raise
+        if key is None:
+            raise KeyError(f"{fileobj!r} is not registered")
+        return key
 
     def close(self) -> None:
         for fd in list(self._keys):

@@ -10,13 +10,15 @@
 #include <stdint.h>
 
 struct stream_ops {
-    /* Bytes that one recv() would give now; 0: end of stream; -EAGAIN, -errno. A promise: recv() of so much is not short
-     * if it comes before any other call for this owner. */
+    /* Bytes that one recv() would give now; 0: end of stream; -EAGAIN, -errno. A promise: recv() of so much is not
+     * short if it comes before any other call for this owner. */
     int64_t (*readable)(void *owner, int64_t id);
     /* As recv(2): bytes, 0 at the end of the stream, -EAGAIN, -errno. */
     int64_t (*recv)(void *owner, int64_t id, uint8_t *data, size_t len);
     /* Takes a copy of what there is room for: bytes taken, -EAGAIN, -errno. */
     int64_t (*send)(void *owner, int64_t id, const uint8_t *data, size_t len);
+    /* What is at least so long is better lent than sent (host_lend); SIZE_MAX: nothing is. */
+    size_t lend_from;
 };
 
 #endif

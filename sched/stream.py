@@ -40,6 +40,12 @@ class StreamSocket(EndpointSocket, Protocol):
     def offer(self, data: Any, /) -> int:
         """Bytes of it taken, or ``-errno``."""
 
+    def lend(self, data: memoryview, /) -> bool:
+        """Whether the socket sends ``data`` from where it is, until lent() says that it has. EV_WRITE tells."""
+
+    def lent(self) -> bool:
+        """Whether it still reads what it was lent."""
+
     def unsent(self) -> int:
         """Bytes taken that would be lost if it were closed now. EV_SENT tells when there are none."""
 
@@ -48,8 +54,8 @@ class StreamTransport(Endpoint, Stream):
     """A connection."""
 
     __slots__ = (
-        "__weakref__", "_closing", "_conn_lost", "_empty_waiter", "_end", "_eof", "_eof_received", "_error", "_paused",
-        "_queue", "_queued", "_server",
+        "__weakref__", "_closing", "_conn_lost", "_empty_waiter", "_end", "_eof", "_eof_received", "_error", "_lent",
+        "_paused", "_queue", "_queued", "_server",
     )  # fmt: skip
 
     _start_tls_compatible = True
@@ -68,6 +74,7 @@ class StreamTransport(Endpoint, Stream):
         super().__init__({} if extra is None else extra, loop)
         self._queue: collections.deque[memoryview] | None = None
         self._queued = 0
+        self._lent = False  # the first of the queue is with the kernel, which reads it where it is
         self._eof = False
         self._error = 0  # an errno that came while reading was paused
         self._empty_waiter: asyncio.Future[None] | None = None  # of a sendfile
@@ -96,8 +103,8 @@ class StreamTransport(Endpoint, Stream):
 
     def _read_nothing(self, count: int) -> None:
         """Readable, and no data: the end of the stream (0), or an error (``-errno``)."""
-        if count < 0 or self._error:
-            error = self._end.take_error() or self._error or -count
+        # A reset may have been told to a send already; what reads then finds the end of the stream.
+        if error := self._end.take_error() or self._error or -count:
             self._fatal_error(os_error(error), "Fatal read error on socket transport")
             return
         self._eof_received = True
@@ -153,6 +160,15 @@ class StreamTransport(Endpoint, Stream):
             data = bytes(data)  # the caller may change it afterwards
         rest = memoryview(data)[max(count, 0) :]
         if self._queue is None:
+            if not count and self._end.lend(rest):  # nothing was tried yet: too much to copy
+                self._lent = True
+            elif not count:
+                if (count := self._end.offer(rest)) == len(rest):
+                    return
+                if count < 0 and count != EAGAIN:
+                    self._write_failed(count)
+                    return
+                rest = rest[max(count, 0) :]
             self._queue = collections.deque()
             self._direct = False
             self._set_want(self._want | EV_WRITE)
@@ -167,7 +183,16 @@ class StreamTransport(Endpoint, Stream):
         assert self._queue is not None
         while self._queue:
             chunk = self._queue[0]
-            count = self._end.offer(chunk)
+            if self._lent:
+                if self._end.lent():
+                    break
+                self._lent = False
+                count = len(chunk)
+            elif self._end.lend(chunk):
+                self._lent = True
+                break
+            else:
+                count = self._end.offer(chunk)
             if count == len(chunk):
                 self._queued -= count
                 self._queue.popleft()

@@ -3,7 +3,9 @@
  *   at once  for every second full segment, in the peer's size and not in ours, so that a joined one of 64 KiB does not
  *            wait; for what is out of order or fills a gap (queue.c); and while `quick` lasts: when a peer begins to
  *            send, also after a pause, its window is small, and a delayed ACK would stop it each round trip. Also while
- *            memory is short, as windows are small then.
+ *            memory is short, as windows are small then. And for every second small segment, or a peer that counts
+ *            its window in segments (Linux does) would stop after a few bytes; but only once the reader has taken all
+ *            that came, for the answer that it writes then carries the ACK, and while it is behind nothing hurries.
  *   later    else; after `ato`, which follows the time between arrivals, from 40 ms to 200 ms and not beyond a round
  *            trip, so that an answer can carry the ACK.
  *
@@ -12,6 +14,7 @@
 #include "net/tcp/tcp.h"
 
 #define RCV_MSS_GUESS 536 /* RFC 9293 3.7.1, until there is something to go by */
+#define SMALL_ENOUGH 2    /* a window after losses may be no larger (RFC 5681 3.1) */
 
 void tcp_data_arrived(struct stack *s, struct tcp *t, const struct segment *g)
 {
@@ -22,6 +25,8 @@ void tcp_data_arrived(struct stack *s, struct tcp *t, const struct segment *g)
         t->rcv_mss = t->adv_mss < RCV_MSS_GUESS ? t->adv_mss : RCV_MSS_GUESS;
     if (size > t->rcv_mss)
         t->rcv_mss = (uint16_t)size;
+    if (size < t->rcv_mss && t->small_in < SMALL_ENOUGH)
+        t->small_in++;
     uint64_t gap = s->now - t->last_data;
     if (!t->last_data || gap > t->rto) { /* it begins, or begins again after a pause (RFC 5681 4.1) */
         t->quick = (uint8_t)(s->config.quickacks < UINT8_MAX ? s->config.quickacks : UINT8_MAX);
@@ -56,6 +61,12 @@ void tcp_ack_data(struct stack *s, struct tcp *t)
         tcp_timer_set(s, t, T_DELACK, s->now + delay(t));
 }
 
+void tcp_data_read(struct tcp *t)
+{
+    if (t->ack_later && t->small_in == SMALL_ENOUGH && !t->in.head)
+        t->ack_now = true;
+}
+
 void tcp_ack_sent(struct stack *s, struct tcp *t, bool bare, bool data)
 {
     t->last_ack_sent = t->rcv_nxt;
@@ -64,6 +75,7 @@ void tcp_ack_sent(struct stack *s, struct tcp *t, bool bare, bool data)
     t->ack_now = t->dupacks_owed > 0;
     t->ack_later = false;
     t->unacked_in = 0;
+    t->small_in = 0;
     t->twice = false; /* RFC 2883 4: told once */
     tcp_timer_stop(t, T_DELACK);
     if (data && t->last_data && s->now - t->last_data < t->ato)

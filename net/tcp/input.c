@@ -126,13 +126,18 @@ static void established(struct stack *s, struct tcp *t)
     sock_mark_dirty(s, &t->k);
 }
 
-/* What was sent again in the handshake is timed by the echo of its timestamp (RFC 7323 4), or not at all (RFC 6298 3): an
- * echo from before the last copy may have waited for a lost ACK, and a first sample that is too long stays for long. */
-static void measure_by_echo(struct stack *s, struct tcp *t, const struct segment *g)
+/* The first round trip: our SYN's, which g acknowledges. If it was sent again it is timed by the echo of its timestamp
+ * (RFC 7323 4), or not at all (RFC 6298 3): an echo from before the last copy may have waited for a lost ACK, and a first
+ * sample that is too long stays for long. */
+static void measure_handshake(struct stack *s, struct tcp *t, const struct segment *g)
 {
     uint32_t ms = tcp_timestamp(t, s->now) - g->tsecr, last = tcp_timestamp(t, s->now) - tcp_timestamp(t, t->last_sent);
-    if (t->backoff && t->ts_ok && g->has_ts && g->tsecr && ms <= last)
+    if (t->rtt_timing)
+        tcp_rtt_sample(t, s->now - t->rtt_start);
+    else if (t->backoff && t->ts_ok && g->has_ts && g->tsecr && ms <= last)
         tcp_rtt_sample(t, (ms ? ms : 1) * (uint64_t)MSEC);
+    t->rtt_timing = false;
+    t->first_again = 0; /* in the place of rtt_start */
 }
 
 /* SYN-SENT (3.10.7.3). */
@@ -152,7 +157,6 @@ static void syn_sent(struct stack *s, struct tcp *t, const struct segment *g, co
     }
     if (!(g->flags & TH_SYN))
         return;
-    uint64_t sent = t->rtt_timing ? t->rtt_start : 0;
     tcp_take_syn(s, t, g);
     if (!acceptable) { /* both opened at once: answer with SYN, ACK */
         t->fastopen = 0;
@@ -167,11 +171,7 @@ static void syn_sent(struct stack *s, struct tcp *t, const struct segment *g, co
     t->snd_nxt = seq_max(t->snd_nxt, t->snd_una);
     t->snd_max = seq_max(t->snd_max, t->snd_una);
     t->snd_wl2 = g->ack;
-    if (sent)
-        tcp_rtt_sample(t, s->now - sent);
-    else
-        measure_by_echo(s, t, g);
-    t->rtt_timing = false;
+    measure_handshake(s, t, g);
     established(s, t);
     t->ack_now = true;
 }
@@ -308,11 +308,7 @@ static bool take_ack(struct stack *s, struct tcp *t, const struct segment *g, co
         t->snd_wnd = t->snd_wnd_max = g->wnd << t->shift_out;
         t->snd_wl1 = g->seq;
         t->snd_wl2 = g->ack;
-        if (t->rtt_timing)
-            tcp_rtt_sample(t, s->now - t->rtt_start);
-        else
-            measure_by_echo(s, t, g);
-        t->rtt_timing = false;
+        measure_handshake(s, t, g);
         established(s, t);
     }
     /* RFC 5961 5.2: an ACK for what was never sent, or from long ago, may be forged. */

@@ -216,7 +216,7 @@ struct tcp {
     uint8_t blocks_held; /* SACK blocks to tell of */
     bool twice;          /* and a duplicate */
     uint8_t dupacks_owed; /* segments out of order since rcv_nxt last moved, not yet answered each by an ACK */
-    bool rtt_timing;      /* our SYN is under way, and was sent once */
+    uint8_t small_in;     /* segments smaller than rcv_mss since we last sent an ACK; 2: or more */
     struct sack_block blocks[TCP_SACKS_MAX], block_twice;
 
     /* Timestamps (RFC 7323): in ms, with an offset of its own for each connection. */
@@ -285,6 +285,7 @@ struct tcp {
     bool syn_again;         /* the SYN, ACK of a FASTOPEN_DATA child is to be sent again */
     uint16_t fastopen_max;  /* TCP_FASTOPEN of a listener; 0: off */
     uint16_t syn_data;      /* bytes that went with our SYN, not yet known whether taken */
+    bool rtt_timing;        /* our SYN is under way, and was sent once */
     bool counted_orphan;    /* in stack.orphans */
     uint16_t soft_error;    /* errno: what ICMP last said of the path; forgotten when the peer acknowledges something */
     uint32_t user_timeout;  /* ms, TCP_USER_TIMEOUT; 0: none */
@@ -463,6 +464,7 @@ uint32_t tcp_mtu_probe(struct stack *s, struct tcp *t, uint32_t mss);
 /* ack.c */
 void tcp_data_arrived(struct stack *s, struct tcp *t, const struct segment *g); /* before it is queued */
 void tcp_ack_data(struct stack *s, struct tcp *t);                              /* after: now, or soon? */
+void tcp_data_read(struct tcp *t);                                              /* some of it, or all */
 void tcp_ack_sent(struct stack *s, struct tcp *t, bool bare, bool data);        /* in a segment */
 
 /* memory.c */

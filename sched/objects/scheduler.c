@@ -74,7 +74,7 @@ static int keyword_context(const char *method, PyObject *const *args, Py_ssize_t
     for (Py_ssize_t i = 0; names && i < PyTuple_GET_SIZE(names); i++) {
         PyObject *name = PyTuple_GET_ITEM(names, i);
         if (PyUnicode_CompareWithASCIIString(name, "context") != 0) {
-            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", method, name);
+            PyErr_Format(PyExc_TypeError, "BaseEventLoop.%s() got an unexpected keyword argument '%U'", method, name);
             return -1;
         }
         *context = args[nargs + i];
@@ -82,12 +82,16 @@ static int keyword_context(const char *method, PyObject *const *args, Py_ssize_t
     return 0;
 }
 
-static int enough_arguments(const char *method, Py_ssize_t nargs, Py_ssize_t wanted)
+/* `first`: what comes before the callback; NULL: nothing. In Python's words for a method of asyncio's. */
+static int enough_arguments(const char *method, Py_ssize_t nargs, const char *first)
 {
-    if (nargs >= wanted)
+    if (nargs >= (first ? 2 : 1))
         return 0;
-    PyErr_Format(PyExc_TypeError, "%s() takes at least %zd positional argument%s (%zd given)", method, wanted,
-                 wanted == 1 ? "" : "s", nargs);
+    if (first && nargs == 0)
+        PyErr_Format(PyExc_TypeError, "BaseEventLoop.%s() missing 2 required positional arguments: '%s' and 'callback'",
+                     method, first);
+    else
+        PyErr_Format(PyExc_TypeError, "BaseEventLoop.%s() missing 1 required positional argument: 'callback'", method);
     return -1;
 }
 
@@ -131,7 +135,7 @@ static PyObject *call_soon(PyObject *object, PyObject *const *args, Py_ssize_t n
 {
     struct scheduler *self = (struct scheduler *)object;
     PyObject *context;
-    if (keyword_context("call_soon", args, nargs, names, &context) < 0 || enough_arguments("call_soon", nargs, 1) < 0 ||
+    if (keyword_context("call_soon", args, nargs, names, &context) < 0 || enough_arguments("call_soon", nargs, NULL) < 0 ||
         check_open(self) < 0 || (self->debug && check_call(self, "call_soon", args[0]) < 0))
         return NULL;
     return soon(self, args[0], args + 1, nargs - 1, context);
@@ -143,7 +147,7 @@ static PyObject *call_soon_threadsafe(PyObject *object, PyObject *const *args, P
     struct scheduler *self = (struct scheduler *)object;
     PyObject *context;
     if (keyword_context("call_soon_threadsafe", args, nargs, names, &context) < 0 ||
-        enough_arguments("call_soon_threadsafe", nargs, 1) < 0 || check_open(self) < 0 ||
+        enough_arguments("call_soon_threadsafe", nargs, NULL) < 0 || check_open(self) < 0 ||
         (self->debug && check_callback(self, "call_soon_threadsafe", args[0]) < 0))
         return NULL;
     PyObject *handle = soon(self, args[0], args + 1, nargs - 1, context);
@@ -174,7 +178,7 @@ static PyObject *call_at(PyObject *object, PyObject *const *args, Py_ssize_t nar
 {
     struct scheduler *self = (struct scheduler *)object;
     PyObject *context;
-    if (keyword_context("call_at", args, nargs, names, &context) < 0 || enough_arguments("call_at", nargs, 2) < 0)
+    if (keyword_context("call_at", args, nargs, names, &context) < 0 || enough_arguments("call_at", nargs, "when") < 0)
         return NULL;
     if (args[0] == Py_None) {
         PyErr_SetString(PyExc_TypeError, "when cannot be None");
@@ -190,17 +194,17 @@ static PyObject *call_later(PyObject *object, PyObject *const *args, Py_ssize_t 
     struct scheduler *self = (struct scheduler *)object;
     PyObject *context;
     if (keyword_context("call_later", args, nargs, names, &context) < 0 ||
-        enough_arguments("call_later", nargs, 2) < 0)
+        enough_arguments("call_later", nargs, "delay") < 0)
         return NULL;
     if (args[0] == Py_None) {
         PyErr_SetString(PyExc_TypeError, "delay must not be None");
         return NULL;
     }
-    double delay = PyFloat_AsDouble(args[0]);
-    if ((delay == -1 && PyErr_Occurred()) || check_open(self) < 0 ||
-        (self->debug && check_call(self, "call_later", args[1]) < 0) || look_at_clock(self) < 0)
+    if (check_open(self) < 0 || (self->debug && check_call(self, "call_at", args[1]) < 0) || look_at_clock(self) < 0)
         return NULL;
-    PyObject *when = PyFloat_FromDouble((double)self->now * 1e-9 + delay);
+    PyObject *now = PyFloat_FromDouble((double)self->now * 1e-9);
+    PyObject *when = now ? PyNumber_Add(now, args[0]) : NULL; /* whatever adds to a float is a delay */
+    Py_XDECREF(now);
     PyObject *handle = when ? at(self, when, args[1], args + 2, nargs - 2, context) : NULL;
     Py_XDECREF(when);
     return handle;

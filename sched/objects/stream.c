@@ -169,6 +169,8 @@ static PyObject *stream_write(PyObject *object, PyObject *data)
     if (s->direct && s->ops) {
         Py_buffer view;
         if (PyBytes_CheckExact(data)) {
+            if ((size_t)PyBytes_GET_SIZE(data) >= s->ops->lend_from)
+                return write_rest(s, object, data, 0);
             taken = s->ops->send(s->owner, s->id, (const uint8_t *)PyBytes_AS_STRING(data),
                                  (size_t)PyBytes_GET_SIZE(data));
             if (taken == PyBytes_GET_SIZE(data))

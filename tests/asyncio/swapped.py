@@ -127,6 +127,7 @@ class Results(unittest.TestResult):
         self._file = open(path, "a", buffering=1)  # noqa: SIM115 - as long as the process
         self._limit = limit
         self._outcome, self._detail, self._noise = "passed", "", []
+        self._start = time.monotonic()
         sys.unraisablehook = self._unraisable
 
     def _unraisable(self, event: Any) -> None:

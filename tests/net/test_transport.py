@@ -1,9 +1,8 @@
-"""TCP transports over a wire: asyncio's promises, one by one."""
+"""TCP transports over a wire: what is the stack's of asyncio's promises. The others are tested in tests/loop."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import errno
 import hashlib
 import socket
@@ -164,27 +163,6 @@ def test_extra_info_is_complete(wire):
     wire.run(main())
 
 
-def test_order_of_callbacks(wire):
-    async def main():
-        server, transport, client, peer = await connected(wire.loop)
-        transport.write(b"x")
-        transport.close()
-        await client.lost
-        await peer.lost
-        assert client.calls == ["made", "lost"]
-        assert client.error is None
-        assert peer.calls == ["made", "data", "eof", "lost"]
-        assert peer.error is None
-        assert transport.is_closing()
-        transport.close()
-        transport.abort()
-        transport.write(b"into the void")
-        server.close()
-
-    wire.run(main())
-    assert wire.errors == []
-
-
 def test_half_close(wire):
     async def main():
         server, transport, client, peer = await connected(wire.loop)
@@ -208,36 +186,6 @@ def test_half_close(wire):
 
     wire.run(main())
     assert wire.errors == []
-
-
-def test_write_eof_waits_for_what_is_queued(wire):
-    async def main():
-        server, transport, _client, peer = await connected(wire.loop)
-        blob = bytes(range(256)) * 40_000
-        transport.write(blob)
-        transport.write_eof()
-        await peer.ended
-        assert peer.data == blob
-        await peer.lost
-        server.close()
-
-    wire.run(main())
-
-
-def test_close_sends_what_is_queued(wire):
-    async def main():
-        server, transport, client, peer = await connected(wire.loop)
-        blob = bytes(range(256)) * 40_000
-        transport.write(blob)
-        assert transport.get_write_buffer_size() > 0
-        transport.close()
-        await peer.lost
-        await client.lost
-        assert peer.data == blob
-        assert client.error is peer.error is None
-        server.close()
-
-    wire.run(main())
 
 
 def test_abort_resets_the_peer(wire):
@@ -327,158 +275,6 @@ def test_local_address(wire):
     wire.run(main())
 
 
-def test_reading_is_paused_and_resumed(wire):
-    async def main():
-        server, transport, _client, peer = await connected(wire.loop)
-        peer.transport.pause_reading()
-        assert not peer.transport.is_reading()
-        transport.write(b"early")
-        await asyncio.sleep(0.02)
-        assert peer.data == b""
-        peer.transport.resume_reading()
-        await peer.arrived.wait()
-        assert peer.data == b"early"
-        transport.abort()
-        await peer.lost
-        server.close()
-
-    wire.run(main())
-
-
-def test_writing_is_paused_while_the_peer_does_not_read(wire):
-    async def main():
-        server, transport, client, peer = await connected(wire.loop)
-        transport.set_write_buffer_limits(high=100_000, low=10_000)
-        peer.transport.pause_reading()
-        chunk = bytes(65536)
-        sent = 0
-        while "pause" not in client.calls:
-            transport.write(chunk)
-            sent += len(chunk)
-            await asyncio.sleep(0)
-            assert sent < 64 << 20
-        assert transport.get_write_buffer_size() > 100_000
-        peer.transport.resume_reading()
-        await until(lambda: "resume" in client.calls)
-        assert transport.get_write_buffer_size() <= 10_000
-        transport.close()
-        await peer.lost
-        assert len(peer.data) == sent
-        server.close()
-
-    wire.run(main())
-
-
-def test_pausing_another_connection_from_a_callback(wire):
-    """An event that is already in the batch must not reach a protocol that has been paused meanwhile."""
-
-    async def main():
-        ends = []
-
-        class Pausing(Recorder):
-            def data_received(self, data):
-                super().data_received(data)
-                for other in ends:
-                    if other is not self:
-                        other.transport.pause_reading()
-
-        def factory():
-            ends.append(Pausing())
-            return ends[-1]
-
-        server = await wire.loop.create_server(factory, SERVER, 8000)
-        clients = [await wire.loop.create_connection(Recorder, SERVER, 8000) for _ in range(2)]
-        await until(lambda: len(ends) == 2)
-        for transport, _ in clients:
-            transport.write(b"x")
-        await asyncio.sleep(0.02)
-        assert sorted(len(end.data) for end in ends) == [0, 1]
-        for transport, protocol in clients:
-            transport.abort()
-            await protocol.lost
-        server.close()
-
-    wire.run(main())
-
-
-class Buffered(asyncio.BufferedProtocol):
-    def __init__(self) -> None:
-        self.buffer = bytearray(1000)
-        self.data = b""
-        self.lost = asyncio.get_running_loop().create_future()
-        self.made = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport):
-        self.transport = transport
-        self.made.set_result(None)
-
-    def get_buffer(self, sizehint):
-        return self.buffer
-
-    def buffer_updated(self, count):
-        self.data += self.buffer[:count]
-
-    def connection_lost(self, exc):
-        self.lost.set_result(exc)
-
-
-def test_buffered_protocol(wire):
-    async def main():
-        server, transport, client, peer = await connected(wire.loop, server_protocol=Buffered)
-        blob = bytes(range(256)) * 100
-        transport.write(blob)
-        transport.close()
-        assert await peer.lost is None
-        assert peer.data == blob
-        await client.lost
-        server.close()
-
-    wire.run(main())
-    assert wire.errors == []
-
-
-@pytest.mark.parametrize("method", ["connection_made", "data_received", "eof_received", "connection_lost"])
-def test_a_protocol_that_raises_costs_only_its_connection(wire, method):
-    async def main():
-        loop = wire.loop
-        ends = []
-
-        class Broken(Recorder):
-            pass
-
-        def broken(self, *args):
-            getattr(Recorder, method)(self, *args)
-            raise ZeroDivisionError(method)
-
-        setattr(Broken, method, broken)
-
-        def factory():
-            ends.append(Broken() if not ends else Recorder())
-            return ends[-1]
-
-        server = await loop.create_server(factory, SERVER, 8000)
-        bad, bad_protocol = await loop.create_connection(Recorder, SERVER, 8000)
-        good, good_protocol = await loop.create_connection(Recorder, SERVER, 8000)
-        bad.write(b"1")
-        bad.write_eof()
-        good.write(b"2")
-        await until(lambda: len(ends) == 2)
-        await ends[1].arrived.wait()
-        await asyncio.sleep(0.02)
-        assert ends[1].data == b"2"
-        assert not good_protocol.lost.done()
-        if method != "connection_made":  # where asyncio only reports it
-            await ends[0].lost
-        bad.abort()
-        good.close()
-        await ends[1].lost
-        await bad_protocol.lost
-        server.close()
-
-    wire.run(main())
-    assert [type(context["exception"]) for context in wire.errors] == [ZeroDivisionError]
-
-
 def test_a_factory_that_raises_costs_only_its_connection(wire):
     async def main():
         def factory():
@@ -492,50 +288,6 @@ def test_a_factory_that_raises_costs_only_its_connection(wire):
 
     wire.run(main())
     assert [type(context["exception"]) for context in wire.errors] == [ZeroDivisionError]
-
-
-def test_callbacks_run_in_the_context_of_the_connection(wire):
-    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
-    seen: list[str] = []
-
-    class Looking(Recorder):
-        def data_received(self, data):
-            seen.append(variable.get())
-            super().data_received(data)
-
-    async def main():
-        variable.set("serving")
-        server = await wire.loop.create_server(lambda: peers.append(Looking()) or peers[-1], SERVER, 8000)
-        variable.set("connecting")
-        transport, client = await wire.loop.create_connection(Looking, SERVER, 8000)
-        variable.set("later")
-        transport.write(b"x")
-        await until(lambda: peers and peers[0].data)
-        peers[0].transport.write(b"y")
-        await client.arrived.wait()
-        assert seen == ["serving", "connecting"]
-        transport.abort()
-        await peers[0].lost
-        server.close()
-
-    peers: list[Looking] = []
-    wire.run(main())
-
-
-def test_sendfile(wire, tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"content" * 100_000)
-
-    async def main():
-        server, transport, _client, peer = await connected(wire.loop)
-        with path.open("rb") as file:
-            assert await wire.loop.sendfile(transport, file) == 700_000
-        transport.close()
-        await peer.lost
-        assert peer.data == path.read_bytes()
-        server.close()
-
-    wire.run(main())
 
 
 def test_network_that_goes_down(new_wire, reactor):

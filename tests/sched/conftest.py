@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +14,6 @@ import pytest
 from libos._native import ffi as native
 from libos.clock import MonotonicClock
 from libos.errors import HostError
-from libos.sched.loop import Loop
 from libos.sched.reactor import Reactor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,38 +55,6 @@ def reactor(request: pytest.FixtureRequest) -> Iterator[Reactor]:
         module.lib.probe_without_multishot(cast(module.ffi, reactor))
     yield reactor
     reactor.close()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def uvloops_own_descriptors() -> None:
-    """uvloop opens a pipe for the whole process when its first loop runs."""
-    with (
-        contextlib.suppress(ImportError),
-        contextlib.closing(importlib.import_module("uvloop").new_event_loop()) as loop,
-    ):
-        loop.run_until_complete(asyncio.sleep(0))
-
-
-@pytest.fixture(params=["libos-io_uring", "libos-epoll", "asyncio", "uvloop"])
-def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.AbstractEventLoop]:
-    """libos's loop, and the two whose contract it has to meet."""
-    loop: asyncio.AbstractEventLoop
-    if request.param == "asyncio":
-        loop = asyncio.SelectorEventLoop()
-    elif request.param == "uvloop":
-        loop = pytest.importorskip("uvloop").new_event_loop()
-    else:
-        try:
-            reactor = Reactor(request.param.removeprefix("libos-"), clock=MonotonicClock(10**15))
-        except HostError as error:
-            pytest.skip(str(error))
-        loop = Loop(reactor, own_reactor=True)
-    asyncio.set_event_loop(loop)  # Python 3.11 looks there for the child watcher's loop
-    yield loop
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.run_until_complete(loop.shutdown_default_executor())
-    loop.close()
-    asyncio.set_event_loop(None)
 
 
 class Probe:

@@ -36,6 +36,7 @@ class HostSockets:
         self.handle: Any = out[0]
         self.base: int = lib.hosts_base(self.handle)
         self._events = ffi.new("uint64_t[]", 1024)
+        self.lent: dict[int, bytes] = {}  # kept for the kernel
         self._buffer = ffi.new("uint8_t[]", BUFFER)
 
     def turn(self, timeout: int = 0) -> dict[int, int]:
@@ -84,6 +85,15 @@ class HostSockets:
 
     def send(self, id: int, data: bytes) -> int:
         return int(lib.host_send(self.handle, id, data, len(data)))
+
+    def lend(self, id: int, data: bytes) -> int:
+        rc = int(lib.host_lend(self.handle, id, data, len(data)))
+        if rc == 0:
+            self.lent[id] = data
+        return rc
+
+    def still_lent(self, id: int) -> int:
+        return int(lib.host_lent(self.handle, id))
 
     def queued(self, id: int) -> int:
         return int(lib.host_queued(self.handle, id))

@@ -29,6 +29,6 @@ void probe_counts(struct probe *p, struct probe_counts *out);
 
 /* An io_uring reactor takes its kernel for one without multishot reads (before Linux 6.7). */
 void probe_without_multishot(struct reactor *r);
-/* It takes its kernel for one before Linux 6.1 (no multishot receive), or before 6.12 (each takes a buffer of its own). */
+/* It takes its kernel for one before Linux 6.1 (no multishot receive), or before 6.12 (a buffer for each receive). */
 void probe_without_multishot_receive(struct reactor *r);
 void probe_without_shared_buffers(struct reactor *r);

@@ -1,4 +1,4 @@
-"""Child processes: on libos's loop by pidfd, on asyncio's and uvloop's in their ways, with one outcome."""
+"""Child processes on libos's loop: by pidfd, or by a thread where that is refused, with one outcome."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ from libos.clock import MonotonicClock
 from libos.sched import child
 from libos.sched.loop import Loop
 from libos.sched.reactor import Reactor
-
-AnyLoop = asyncio.AbstractEventLoop
 
 NO_PIPES: dict[str, Any] = {"stdin": None, "stdout": None, "stderr": None}
 
@@ -93,52 +91,49 @@ class Exits(asyncio.SubprocessProtocol):
         self.gone.set_result(None)
 
 
-# --- on every loop ---------------------------------------------------------------------------------------------------
+# --- what tests/loop asks of every loop, more closely ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("program", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -KILL $$", -9), ("exit 255", 255)]
 )
-def test_the_status_is_an_exit_code_or_a_negative_signal(loop: AnyLoop, program: str, status: int) -> None:
+def test_the_status_is_an_exit_code_or_a_negative_signal(ours: Loop, program: str, status: int) -> None:
     async def main() -> int:
         return await (await asyncio.create_subprocess_shell(program)).wait()
 
-    assert loop.run_until_complete(main()) == status
+    assert ours.run_until_complete(main()) == status
     assert no_zombies()
 
 
-def test_a_command_that_is_not_there(loop: AnyLoop) -> None:
+def test_a_command_that_is_not_there(ours: Loop) -> None:
     with pytest.raises(FileNotFoundError):
-        loop.run_until_complete(status_of("/nonexistent/command"))
+        ours.run_until_complete(status_of("/nonexistent/command"))
     assert no_zombies()
 
 
-def test_the_protocol_hears_of_its_end(loop: AnyLoop) -> None:
-    if type(loop).__module__ == "uvloop":
-        pytest.skip("uvloop may end the connection before its pipes")
-
+def test_the_protocol_hears_of_its_end(ours: Loop) -> None:
     async def main() -> list[str]:
-        transport, protocol = await loop.subprocess_shell(Exits, "echo out; echo err >&2", stdin=None)
+        transport, protocol = await ours.subprocess_shell(Exits, "echo out; echo err >&2", stdin=None)
         await protocol.gone
         assert transport.get_returncode() == 0
         transport.close()
         return protocol.seen
 
-    seen = loop.run_until_complete(main())
+    seen = ours.run_until_complete(main())
     assert sorted(seen) == ["data 1", "data 2", "exited", "gone", "lost 1", "lost 2"]
     assert seen[-1] == "gone"
     assert seen.index("data 1") < seen.index("lost 1")
 
 
-def test_many_at_once(loop: AnyLoop) -> None:
+def test_many_at_once(ours: Loop) -> None:
     async def main() -> list[int]:
         return await asyncio.gather(*(status_of("sh", "-c", f"exit {n}") for n in range(20)))
 
-    assert loop.run_until_complete(main()) == list(range(20))
+    assert ours.run_until_complete(main()) == list(range(20))
     assert no_zombies()
 
 
-def test_waiting_for_one_may_be_cancelled(loop: AnyLoop) -> None:
+def test_waiting_for_one_may_be_cancelled(ours: Loop) -> None:
     async def main() -> None:
         process = await asyncio.create_subprocess_exec("sleep", "1000")
         with pytest.raises(asyncio.TimeoutError):
@@ -147,7 +142,7 @@ def test_waiting_for_one_may_be_cancelled(loop: AnyLoop) -> None:
         assert await process.wait() == -signal.SIGKILL
         assert process.returncode == -signal.SIGKILL
 
-    loop.run_until_complete(main())
+    ours.run_until_complete(main())
     assert no_zombies()
 
 

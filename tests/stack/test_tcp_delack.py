@@ -78,14 +78,76 @@ def test_every_second_full_segment_in_the_peers_size(harness, family):
 
 
 def test_small_segments_are_not_full_ones(harness, family):
-    """RFC 9293 3.8.6.3: two keystrokes are not worth an ACK each second one"""
+    """RFC 9293 3.8.6.3: until they were read, for the reader may have an answer, that carries the ACK"""
     h = harness(family)
-    p, _ = h.established()
+    p, c = h.established()
+    for _ in range(10):
+        p.rx("PA", data=b"x")
+    h.expect_nothing()
+    h.after("39ms")
+    h.recv(c)
+    h.send(c, b"answer")
+    p.expect("PA", ack=11, data=b"answer")
+    p.rx("A")
     for _ in range(10):
         p.rx("PA", data=b"x")
     h.expect_nothing()
     h.after("40ms")
-    p.expect("A", ack=11)
+    p.expect("A", ack=21)
+
+
+def test_every_second_small_segment_that_was_read(harness, family):
+    """RFC 5681 4.2 allows more ACKs than for each second full segment: a peer whose window is counted in segments
+    would wait for the timer after each few bytes"""
+    h = harness(family)
+    p, c = h.established()
+    for at in range(1, 40, 4):
+        p.rx("PA", data=b"x")
+        assert h.recv(c) == b"x"
+        h.expect_nothing()
+        p.rx("PA", data=b"yz!")
+        h.expect_nothing()
+        assert h.recv(c) == b"yz!"
+        p.expect("A", ack=at + 4)
+    assert h.counted("TcpExtDelayedACKs") == 0
+
+
+def test_small_segments_read_at_once_are_acknowledged_at_once(harness, family):
+    """However many they were, by one ACK; and not before all of them were read"""
+    h = harness(family)
+    p, c = h.established()
+    for _ in range(300):
+        p.rx("PA", data=b"x")
+    assert h.recv(c, 299) == b"x" * 299
+    h.expect_nothing()
+    assert h.recv(c) == b"x"
+    p.expect("A", ack=301)
+
+
+def test_a_small_segment_behind_a_full_one(harness, family):
+    """What ends a request that is longer than a segment: the answer carries its ACK, though it takes a while"""
+    h = harness(family)
+    p, c = h.established()
+    p.rx("A", data=b"x" * 1000)
+    p.rx("PA", data=b"x" * 500)
+    assert len(h.recv(c)) == 1500
+    h.after("39ms").expect_nothing()
+    h.send(c, b"answer")
+    p.expect("PA", ack=1501)
+    p.rx("A")
+
+
+def test_small_segments_of_before_do_not_count(harness, family):
+    """They are counted from the last ACK on, whatever carried it."""
+    h = harness(family)
+    p, c = h.established(TCP_NODELAY=1)
+    for at in range(1, 10):
+        p.rx("PA", data=b"x")
+        assert h.recv(c) == b"x"
+        h.expect_nothing()
+        h.send(c, b"answer")
+        p.expect("PA", ack=at + 1)
+        p.rx("A")
 
 
 def test_the_delay_follows_the_arrivals(harness, family):

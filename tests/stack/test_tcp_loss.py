@@ -117,6 +117,23 @@ def test_an_absurd_echo_is_no_sample(h, echo):
     assert (after.srtt, after.rto) == (before.srtt, before.rto)
 
 
+def test_an_echo_from_before_the_first_copy_is_no_sample(h):
+    """RFC 6298 3: nor when all that was sent again is a tail loss probe, for which no window was cut"""
+    p, c = h.connected(ts=1, sack=True)
+    syn = p.ts_echo
+    h.at("10s")
+    h.send(c, b"x" * 1976)
+    p.expect("A", length=988)
+    p.expect("PA", length=988)
+    h.after("10ms")
+    p.expect("PA", seq=989)
+    assert h.counted("TcpExtTCPLossProbes") == 1
+    before = h.info(c)
+    p.rx("A", ack=1977, ts=(2, syn))
+    after = h.info(c)
+    assert (after.srtt, after.rto) == (before.srtt, before.rto)
+
+
 def test_an_ack_restarts_the_timer(h):
     """RFC 6298 5.3"""
     p, c = h.established()
