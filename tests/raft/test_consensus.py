@@ -199,6 +199,34 @@ def test_a_leader_takes_no_more_than_it_can_hold() -> None:
     assert sizes == [64], "to node 2; where the log of node 3 ends is not known"
 
 
+def test_a_message_has_a_bound_in_bytes() -> None:
+    node = new_node()
+    now = elect(node)
+    node.receive(2, Appended(1, True, 1), now)
+    sent(node)
+    for _ in range(20):
+        assert node.propose(bytes(60_000))
+    for last, count in ((1, 4), (5, 4)):
+        [(_, message)] = sent(node)
+        assert isinstance(message, Append)
+        assert (message.prev_index, len(message.entries)) == (last, count)
+
+
+def test_a_lost_message_is_sent_again_once() -> None:
+    """However many that followed it are refused."""
+    node = new_node()
+    now = elect(node)
+    node.receive(2, Appended(1, True, 1), now)
+    for _ in range(3):
+        node.propose(b"x")
+        sent(node)
+    for _ in range(3):
+        node.receive(2, Appended(1, False, 2), now)
+    [(_, message)] = sent(node)
+    assert isinstance(message, Append)
+    assert (message.prev_index, len(message.entries)) == (1, 3)
+
+
 def test_a_cluster_of_one() -> None:
     node = Node(1, (1,), MemoryStorage(bytearray()), T0, rng=Random(1))
     node.tick(node.deadline)

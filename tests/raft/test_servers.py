@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from raft.check import History, check
 from raft.client import Client, SessionExpired
-from raft.messages import Get, Hello, Put, Request, Vote, frame
+from raft.messages import NOT_LEADER, Frames, Get, Hello, Open, Put, Reply, Request, Vote, frame
 from raft.node import Role
 from raft.server import Server
 from raft.storage import MemoryStorage
@@ -126,6 +126,23 @@ def test_what_is_no_message_ends_its_connection_only(play: Callable[[Any], None]
                     await writer.wait_closed()
             assert cluster.servers[2].refused == 6
             assert await client.get("x") == 1
+
+    play(scene)
+
+
+@pytest.mark.slow
+def test_a_leader_that_resigns_tells_who_waits(play: Callable[[Any], None]) -> None:
+    async def scene(cluster: RealCluster) -> None:
+        async with Client(cluster.nodes) as client:
+            await client.put("x", 1)
+        leader = cluster.leader()
+        for other in {1, 2, 3} - {leader}:
+            await cluster.stop(other)
+        reader, writer = await asyncio.open_connection(*cluster.nodes[leader])
+        writer.write(frame(Request(0, 0, Open())))
+        assert list(Frames().feed(await reader.read(1 << 16))) == [Reply(0, error=NOT_LEADER)]
+        writer.close()
+        await writer.wait_closed()
 
     play(scene)
 
