@@ -11,7 +11,7 @@ from .node import Node
 
 
 class ForgottenVote(Node):
-    """The vote is not made durable: after a restart the node votes again in a term in which it has voted.
+    """Neither the vote nor its term is made durable: after a restart the node votes again where it has voted.
 
     Seen when a voter restarts while an election, or the term of the one that it elected, is under way: two leaders of
     one term, and two histories.

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 
 from .client import Address
 from .messages import (
@@ -85,28 +86,24 @@ class Server:
         """Take part with all of ``nodes``, until cancelled. Raises OSError and StorageError of the storage."""
         self._loop = asyncio.get_running_loop()
         self._failure: asyncio.Future[None] = self._loop.create_future()
-        now = self._loop.time()
-        self.node = self._new_node(self.id, nodes, self._storage, now, pre_vote=self._pre_vote)
-        self._timer = self._loop.call_at(self.node.deadline, self._on_timer)
-        try:
-            await self._listener.start_serving()
-            async with asyncio.TaskGroup() as tasks:
-                for peer in self.node.peers:
-                    if peer > self.id:
-                        tasks.create_task(self._dial(peer, nodes[peer]))
-                await self._failure
-        except BaseExceptionGroup as group:
-            raise group.exceptions[0] from None
-        finally:
-            await self._close()
-
-    async def _close(self) -> None:
-        self._timer.cancel()
-        self._listener.close()
-        for task in self._readers:
-            task.cancel()
-        await asyncio.gather(*self._readers, return_exceptions=True)
-        self._storage.close()
+        with closing(self._storage), closing(self._listener):
+            now = self._loop.time()
+            self.node = self._new_node(self.id, nodes, self._storage, now, pre_vote=self._pre_vote)
+            self._timer = self._loop.call_at(self.node.deadline, self._on_timer)
+            try:
+                await self._listener.start_serving()
+                async with asyncio.TaskGroup() as tasks:
+                    for peer in self.node.peers:
+                        if peer > self.id:
+                            tasks.create_task(self._dial(peer, nodes[peer]))
+                    await self._failure
+            except BaseExceptionGroup as group:
+                raise group.exceptions[0] from None
+            finally:
+                self._timer.cancel()
+                for task in self._readers:
+                    task.cancel()
+                await asyncio.gather(*self._readers, return_exceptions=True)
 
     # --- connections ------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from raft.client import Client, SessionExpired
 from raft.messages import NOT_LEADER, Frames, Get, Hello, Open, Put, Reply, Request, Vote, frame
 from raft.node import Role
 from raft.server import Server
-from raft.storage import MemoryStorage
+from raft.storage import MemoryStorage, StorageError
 
 import libos
 
@@ -221,6 +221,23 @@ def test_a_node_whose_disk_fails_stops() -> None:
         server = Server(1, Full(bytearray()))
         address = await server.listen("127.0.0.1", 0)
         with pytest.raises(OSError, match="No space"):
+            await server.run({1: address})
+
+    asyncio.run(main())
+
+
+def test_a_node_whose_disk_has_forgotten_does_not_take_part() -> None:
+    disk = bytearray()
+    storage = MemoryStorage(disk)
+    for vote in (1, 2):
+        storage.save_vote(vote, vote)
+        storage.sync()
+    disk[4] ^= 1
+
+    async def main() -> None:
+        server = Server(1, MemoryStorage(disk))
+        address = await server.listen("127.0.0.1", 0)
+        with pytest.raises(StorageError, match="is damaged"):
             await server.run({1: address})
 
     asyncio.run(main())
