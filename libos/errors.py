@@ -11,7 +11,17 @@ from __future__ import annotations
 import errno
 import os
 
-__all__ = ["AddressError", "ConfigError", "ForkError", "HostError", "LibosError", "WorldError", "check", "os_error"]
+__all__ = [
+    "AddressError",
+    "ConfigError",
+    "EscapeError",
+    "ForkError",
+    "HostError",
+    "LibosError",
+    "WorldError",
+    "check",
+    "os_error",
+]
 
 
 class LibosError(Exception):
@@ -32,6 +42,18 @@ class AddressError(HostError):
 
 class WorldError(LibosError, RuntimeError):
     """The program asked for something that its world cannot give."""
+
+
+class EscapeError(WorldError):
+    """The program called what would leave the simulation: names the call, and says what to use."""
+
+    def __init__(self, call: str, instead: str) -> None:
+        super().__init__(call, instead)
+        self.call = call
+        self.instead = instead
+
+    def __str__(self) -> str:
+        return f"{self.call} would leave the simulation: {self.instead}"
 
 
 class ForkError(LibosError, RuntimeError):

@@ -35,7 +35,7 @@ from libos.policy import EventLoopPolicy
 if TYPE_CHECKING:
     from libos.config import MachineConfig
 
-__all__ = ["Program", "launch"]
+__all__ = ["Program", "attributes_replaced", "launch", "policy_installed"]
 
 
 class NotFound(ConfigError):
@@ -202,8 +202,8 @@ def _world(machine: Machine) -> Iterator[None]:
         stack.callback(sys.modules.__setitem__, "__main__", main)
         stack.callback(sys.path.__setitem__, slice(None), path)
         stack.callback(sys.argv.__setitem__, slice(None), argv)
-        stack.enter_context(_policy(Policy(machine)))
-        stack.enter_context(_attributes(asyncio, names))
+        stack.enter_context(policy_installed(Policy(machine)))
+        stack.enter_context(attributes_replaced(asyncio, names))
         stack.enter_context(uvloop_shim.installed(SelectorEventLoop, SelectorEventLoop))
         if machine.network is not None:
             stack.enter_context(socket_shim.installed(machine.network))
@@ -211,7 +211,7 @@ def _world(machine: Machine) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _policy(policy: EventLoopPolicy) -> Iterator[None]:
+def policy_installed(policy: EventLoopPolicy) -> Iterator[None]:
     def install(which: asyncio.AbstractEventLoopPolicy | None) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -225,7 +225,7 @@ def _policy(policy: EventLoopPolicy) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _attributes(module: object, names: dict[str, type]) -> Iterator[None]:
+def attributes_replaced(module: object, names: dict[str, type]) -> Iterator[None]:
     before = {name: vars(module)[name] for name in names if name in vars(module)}
     vars(module).update(names)
     try:

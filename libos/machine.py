@@ -68,7 +68,8 @@ def _hosts(config: MachineConfig) -> Hosts:
 class Machine(NetworkCalls):
     """Boots at once. ``clock`` and ``rng`` are its only sources of time and randomness. ``say`` gets a line when an
     address was leased, or turns out to be somebody else's. Addresses that others are asked for come later: see
-    :meth:`wait_for_addresses`. ``link`` is the device in world ``pair``, and the machine's from now on.
+    :meth:`wait_for_addresses`. ``link`` is the device in world ``pair``, and ``reactor`` another than the host's (its
+    clock is the machine's then): both are the machine's from now on.
 
     Raises HostError (no TAP, a port taken …) or ConfigError, with nothing left behind.
     """
@@ -81,9 +82,12 @@ class Machine(NetworkCalls):
         rng: Rng | None = None,
         say: Callable[[str], object] = lambda line: None,
         link: Link | None = None,
+        reactor: Reactor | None = None,
     ) -> None:
         self.config = config = MachineConfig() if config is None else config
         self.rng = Rng(config.seed) if rng is None else rng
+        if reactor is not None:
+            clock = reactor.clock
         self.clock = MonotonicClock(self.rng.bits(50)) if clock is None else clock
         self.stack: Stack | None = None
         self.network: StackNetwork | None = None
@@ -97,13 +101,15 @@ class Machine(NetworkCalls):
         self._closed = False
         self._final: dict[str, int] | None = None
         with ExitStack() as undo:
+            if reactor is not None:
+                undo.callback(reactor.close)
             if link is not None:
                 undo.callback(link.close)
             if (link is None) == (config.net == "pair"):
                 allowed = "pair, with link=" if link else "host, user or tap (those of world pair: see Machine.pair)"
                 raise ConfigError(f"net={config.net}: allowed: {allowed}")
             self.plan = Plan.of(config)
-            self.reactor = Reactor(config.reactor, clock=self.clock, spin_us=config.spin_us)
+            self.reactor = reactor or Reactor(config.reactor, clock=self.clock, spin_us=config.spin_us)
             undo.callback(self.reactor.close)
             if config.net != "host":
                 self._boot_network(undo, link)

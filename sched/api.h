@@ -53,15 +53,53 @@ int reactor_embed(struct reactor *r);
 int reactor_poll(struct reactor *r, uint64_t *events, unsigned max);
 void reactor_unembed(struct reactor *r); /* the descriptor is closed */
 
+/* --- virtual time ----------------------------------------------------------------------------------------------- */
+
+/* Many reactors on one clock that jumps: see sim.c. Virtual time is in ns from 0. */
+struct sim;
+int sim_new(struct sim **out, uint64_t seed);
+void sim_free(struct sim *s); /* its reactors are gone */
+uint64_t sim_now(struct sim *s);
+
+/* id: what sim_next() calls it. Its own clock shows `shown` now, and gains drift_ppb ns a second (-5e8 to 1e9). It can
+ * watch no descriptor and has no channels and no sockets of the host (-EOPNOTSUPP). */
+int reactor_new_sim(struct reactor **out, struct sim *s, uint32_t id, uint64_t shown, int64_t drift_ppb);
+void sim_set_drift(struct reactor *r, int64_t drift_ppb); /* from now on */
+/* Its loops must run when its clock shows `when` at the latest; 0: at once. Holds until they have. */
+void sim_want(struct reactor *r, uint64_t when);
+
+/* Lets time pass, to `until` at most, and what happens then has not yet. The id of the reactor whose loops are to run now:
+ * they turn it (sim_turn_ops), and say by sim_want() when they must run again. Or one of these: */
+#define SIM_UNTIL -1 /* that time has come */
+#define SIM_IDLE -2  /* until REACTOR_NEVER: nothing is left to happen */
+#define SIM_BUSY -3  /* ask again: so much happened that signals might want attention */
+int64_t sim_next(struct sim *s, uint64_t until);
+
+/* What happened, in order: visits of reactors, and what Python notes. The digest is over all, whatever is recorded. */
+#define SIM_VISITED 0
+struct sim_event {
+    uint64_t at, value;
+    uint32_t who, kind;
+};
+void sim_note(struct sim *s, unsigned kind, uint32_t who, uint64_t value);
+int sim_record(struct sim *s, uint64_t most); /* keep events from now on, until there are so many */
+uint64_t sim_events(struct sim *s, const struct sim_event **out);
+
+#define SIM_COUNTERS 3
+void sim_counters(struct sim *s, uint64_t *out); /* visits, those that Python took part in, the digest */
+
+/* --- for other extensions --------------------------------------------------------------------------------------- */
+
 /* reactor_turn() and its like, as a table (sched/reactor.h) for whoever cannot be linked with them. */
 struct turn_ops;
 const struct turn_ops *reactor_turn_ops(void);
+const struct turn_ops *sim_turn_ops(void);
 
 /* Counters since the start: turns, waits that blocked, completions, submissions, events; rings given up (another thread
  * took over), turns in which a ring's completion queue did not suffice. */
 #define REACTOR_COUNTERS 7
 void reactor_counters(struct reactor *r, uint64_t *out);
-const char *reactor_kind(struct reactor *r); /* "io_uring" or "epoll" */
+const char *reactor_kind(struct reactor *r); /* "io_uring", "epoll" or "sim" */
 
 /* --- sockets of the host ----------------------------------------------------------------------------------------- */
 

@@ -87,6 +87,9 @@ struct backend {
      * hushed. Loud again: false when there are completions already. NULL: the watch set shows all. */
     int (*tell)(struct reactor *r, int event);
     bool (*hush)(struct reactor *r, bool hush);
+    /* Virtual time: its clock, and how it is woken. NULL: the host's. */
+    uint64_t (*now)(struct reactor *r);
+    void (*wake)(struct reactor *r);
 };
 
 struct reactor {
@@ -108,6 +111,8 @@ struct reactor {
 int reactor_init(struct reactor *r, const struct backend *ops, uint64_t clock_offset);
 /* Whether this is a process that was forked from the reactor's own: see reactor.c. At every door to the kernel. */
 bool reactor_disowned(struct reactor *r);
+/* Tells the pollers that giving them work must wake the reactor, or need not any more. */
+void reactor_set_asleep(struct reactor *r, bool asleep);
 
 #define CHANNEL_WRITES 512              /* frames under way to the kernel, for each channel */
 #define CHANNEL_PAUSE_NS 10000000ull    /* before a descriptor that failed is read again */

@@ -38,8 +38,7 @@ struct embedding {
 static void set_asleep(struct reactor *r, bool asleep)
 {
     r->embedding->asleep = asleep;
-    for (struct poller *p = r->pollers; p; p = p->next)
-        p->asleep = asleep;
+    reactor_set_asleep(r, asleep);
 }
 
 static int put_in_front(struct embedding *e, int fd)
@@ -101,6 +100,8 @@ static void wake(struct reactor *r)
 uint64_t reactor_wake(struct reactor *r)
 {
     struct embedding *e = r->embedding;
+    if (r->ops->wake)
+        r->ops->wake(r);
     if (e && e->asleep) {
         uint64_t one = 1;
         wake(r);
@@ -139,6 +140,8 @@ int reactor_poll(struct reactor *r, uint64_t *events, unsigned max)
 
 int reactor_embed(struct reactor *r)
 {
+    if (r->set.epfd < 0)
+        return -EOPNOTSUPP;
     if (r->embedding)
         return -EBUSY;
     struct embedding *e = calloc(1, sizeof *e);

@@ -472,13 +472,16 @@ int hosts_new(struct host_sockets **out, struct reactor *r)
 {
     if (r->hosts)
         return -EBUSY;
+    const struct host_backend *ops = r->ops->hosts(r);
+    if (!ops) /* virtual time */
+        return -EOPNOTSUPP;
     struct host_sockets *h = calloc(1, sizeof *h);
     if (!h)
         return -ENOMEM;
     h->reactor = r;
     h->poller.run = run;
     h->poller.events = collect;
-    h->ops = r->ops->hosts(r);
+    h->ops = ops;
     int rc = reactor_attach(r, &h->poller);
     if (rc < 0) {
         free(h);

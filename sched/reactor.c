@@ -68,6 +68,8 @@ void reactor_free(struct reactor *r)
 
 uint64_t reactor_now(struct reactor *r)
 {
+    if (r->ops->now)
+        return r->ops->now(r);
     struct timespec ts;
     clock_gettime(CLOCK_MONOTONIC, &ts);
     return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec + r->clock_offset;
@@ -94,6 +96,8 @@ int reactor_watch(struct reactor *r, int fd, unsigned mask)
 {
     if (reactor_disowned(r) && mask)
         return -ESTALE;
+    if (r->set.epfd < 0)
+        return mask ? -EOPNOTSUPP : 0;
     return watch_set_change(&r->set, fd, mask);
 }
 
@@ -114,7 +118,15 @@ int reactor_attach(struct reactor *r, struct poller *p)
     p->base = (uint64_t)number << POLLER_SHIFT;
     p->next = *at;
     *at = p;
+    if (r->ops->wake)
+        r->ops->wake(r); /* its deadline is not known yet */
     return (int)number;
+}
+
+void reactor_set_asleep(struct reactor *r, bool asleep)
+{
+    for (struct poller *p = r->pollers; p; p = p->next)
+        p->asleep = asleep;
 }
 
 int reactor_detach(struct reactor *r, struct poller *p)

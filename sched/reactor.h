@@ -20,11 +20,13 @@ struct poller {
     struct reactor *reactor; /* while attached */
     uint64_t base;           /* number << 56: the token's high byte, as it stands in an event word */
     uint8_t kicked;          /* set by anyone who gave it work: run it once more before blocking */
-    uint8_t asleep;          /* its reactor is embedded and sleeps: who gives it work from outside a turn wakes it */
+    uint8_t asleep;          /* its reactor sleeps (embedded, or in virtual time): who gives it work from outside a turn
+                                wakes it */
+    uint64_t (*digest)(const struct poller *p); /* of all that passed it; NULL: it keeps none */
     struct poller *next;
 };
 
-/* Out of its sleep, if it is embedded (embed.c). The time now. */
+/* Out of its sleep, if it is embedded (embed.c) or in virtual time (sim.c). The time now. */
 uint64_t reactor_wake(struct reactor *r);
 static inline void poller_wake(struct poller *p)
 {
@@ -37,6 +39,7 @@ struct turn_ops {
     int (*turn)(struct reactor *r, uint64_t timeout, uint64_t *events, unsigned max);
     int (*poll)(struct reactor *r, uint64_t *events, unsigned max);
     uint64_t (*now)(struct reactor *r);
+    void (*want)(struct reactor *r, uint64_t when); /* its loop must run by then; virtual time alone asks (sim.c) */
 };
 
 /* A descriptor on which one read is one frame and one write is one frame (TAP; packet and datagram sockets). */

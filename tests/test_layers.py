@@ -26,12 +26,16 @@ TOP = 4
 READS_CLOCKS = {
     "libos/clock.py": "it is the clock",
     "sched/reactor.c": "CLOCK_MONOTONIC plus the clock's offset, read once per turn",
+    "libos/sim/clocks.py": "it puts a machine's clocks in the place of the host's",
 }
-DRAWS = {"libos/rand.py": "it is the randomness"}
+DRAWS = {
+    "libos/rand.py": "it is the randomness",
+    "libos/sim/entropy.py": "it puts a machine's randomness in the place of the host's",
+}
 
 
 def python_files() -> list[Path]:
-    own = [file for folder in (".", "look", "shim") for file in (ROOT / "libos" / folder).glob("*.py")]
+    own = [file for folder in (".", "look", "shim", "sim") for file in (ROOT / "libos" / folder).glob("*.py")]
     return [*own, *(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))]
 
 

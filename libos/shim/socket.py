@@ -16,6 +16,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from libos.errors import WorldError
@@ -23,29 +24,42 @@ from libos.net.names.addrinfo import AddrInfo
 from libos.net.network import StackNetwork
 from libos.net.sockets import StackSocket
 
-__all__ = ["installed"]
+__all__ = ["BLOCKING", "INTERNET", "installed", "make_class", "make_getaddrinfo"]
 
 _HostSocket = socket.socket
-_INTERNET = (socket.AF_INET, socket.AF_INET6, -1)
+INTERNET = (socket.AF_INET, socket.AF_INET6, -1)
+
+#: What would wait for an answer from the machine that it stops, and what to use instead.
+BLOCKING = MappingProxyType(
+    {
+        "create_connection": "asyncio.open_connection()",
+        "create_server": "asyncio.start_server()",
+        "gethostbyaddr": "loop.getnameinfo()",
+        "gethostbyname_ex": "loop.getaddrinfo()",
+        "getnameinfo": "loop.getnameinfo()",
+    }
+)
 
 
 @contextlib.contextmanager
 def installed(network: StackNetwork) -> Iterator[None]:
     """The module ``socket`` is the machine's meanwhile. Enter it in the thread that runs the machine."""
-    patches = {
-        "socket": _make_class(network),
-        "getaddrinfo": _make_getaddrinfo(network),
-        "gethostbyname": _make_gethostbyname(network),
-        **{
-            name: _refusal(name, instead)
-            for name, instead in (
-                ("create_connection", "asyncio.open_connection()"),
-                ("create_server", "asyncio.start_server()"),
-                ("gethostbyaddr", "loop.getnameinfo()"),
-                ("gethostbyname_ex", "loop.getaddrinfo()"),
-                ("getnameinfo", "loop.getnameinfo()"),
+    owner = threading.get_ident()
+
+    def choose(family: int, fileno: int | None) -> StackNetwork | None:
+        if fileno is not None or family not in INTERNET:
+            return None
+        if threading.get_ident() != owner:
+            raise WorldError(
+                "only the machine's own thread can make its sockets: use asyncio, not blocking sockets in a thread"
             )
-        },
+        return network
+
+    patches = {
+        "socket": make_class(choose),
+        "getaddrinfo": make_getaddrinfo(network),
+        "gethostbyname": make_gethostbyname(),
+        **{name: _refusal(name, instead) for name, instead in BLOCKING.items()},
     }
     before = {name: getattr(socket, name) for name in patches}
     vars(socket).update(patches)
@@ -55,23 +69,20 @@ def installed(network: StackNetwork) -> Iterator[None]:
         vars(socket).update(before)
 
 
-def _make_class(network: StackNetwork) -> type[socket.socket]:
-    owner = threading.get_ident()
+def make_class(choose: Callable[[int, int | None], StackNetwork | None]) -> type[socket.socket]:
+    """``choose`` is given family and descriptor, and answers whose the socket will be: None, the host's."""
 
     class Dispatch(type(_HostSocket)):  # type: ignore[misc]
         """Calling the class chooses the kind of socket; isinstance and issubclass accept both."""
 
         def __call__(cls, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> Any:
-            if fileno is not None or family not in _INTERNET:
+            network = choose(family, fileno)
+            if network is None:
                 return _HostSocket(family, type, proto, fileno) if cls is shim else super().__call__(
                     family, type, proto, fileno
                 )  # fmt: skip
             if cls is not shim:
                 raise WorldError(f"{cls.__qualname__} is a subclass of socket.socket: the machine has no such sockets")
-            if threading.get_ident() != owner:
-                raise WorldError(
-                    "only the machine's own thread can make its sockets: use asyncio, not blocking sockets in a thread"
-                )
             return network.socket(
                 socket.AF_INET if family == -1 else family,
                 socket.SOCK_STREAM if type == -1 else type,
@@ -93,7 +104,7 @@ def _make_class(network: StackNetwork) -> type[socket.socket]:
     return shim  # type: ignore[no-any-return]
 
 
-def _make_getaddrinfo(network: StackNetwork) -> Callable[..., list[AddrInfo]]:
+def make_getaddrinfo(network: StackNetwork) -> Callable[..., list[AddrInfo]]:
     def getaddrinfo(
         host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> list[AddrInfo]:
@@ -105,7 +116,7 @@ def _make_getaddrinfo(network: StackNetwork) -> Callable[..., list[AddrInfo]]:
     return getaddrinfo
 
 
-def _make_gethostbyname(network: StackNetwork) -> Callable[[str], str]:
+def make_gethostbyname() -> Callable[[str], str]:
     def gethostbyname(host: str) -> str:
         info = socket.getaddrinfo(host, 0, socket.AF_INET, socket.SOCK_STREAM)
         return str(info[0][4][0])

@@ -52,6 +52,12 @@ static unsigned poller_events(struct poller *p, uint64_t *out, unsigned max)
     return 0;
 }
 
+static uint64_t poller_digest(const struct poller *p)
+{
+    const struct wire *w = (const struct wire *)p;
+    return w->lines[0].digest ^ (w->lines[1].digest << 32 | w->lines[1].digest >> 32);
+}
+
 static void free_rest(struct wire *w)
 {
     for (int i = 0; i < 2; i++)
@@ -68,6 +74,7 @@ int wire_new(struct wire **out, struct link *a, struct link *b, const struct imp
         return -ENOMEM;
     w->poller.run = poller_run;
     w->poller.events = poller_events;
+    w->poller.digest = poller_digest;
     w->ends[0] = a;
     w->ends[1] = b;
     line_init(&w->lines[0], a_to_b, 0);

@@ -152,6 +152,8 @@ int turns_turn(PyObject *turns, uint64_t timeout);
 /* Sends what was written, and looks at nothing. */
 void turns_flush(PyObject *turns);
 uint64_t turns_now(PyObject *turns);
+/* In virtual time: its loop must run when its clock shows `when` at the latest, 0: at once. */
+void turns_want(PyObject *turns, uint64_t when);
 
 int turns_type(struct state *st, PyObject *module);
 

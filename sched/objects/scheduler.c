@@ -7,6 +7,9 @@
  * One iteration turns the reactor until there is something to run. Sockets of the network, whose events call their
  * protocols inside the turn, may keep it turning without end and without an iteration.
  *
+ * In virtual time a loop does not wait: whoever simulates calls _run_ready(), an iteration that only looks. It says there
+ * when it must run again (turns_want); and what is scheduled after that, from outside, says so by itself.
+ *
  * Times are seconds in Python, and ns of the reactor's clock here. A loop that has a time() or a call_at() of its own
  * is asked. */
 #include <math.h>
@@ -22,6 +25,7 @@ struct scheduler {
     bool stopping, debug, closed;
     bool woken; /* a byte is in the self-pipe already */
     bool own_time, own_call_at; /* the class, or the object, overrides time(), call_at() */
+    bool resting;               /* in virtual time, between two iterations */
     uint64_t now;               /* as it was when last looked at, in ns */
     double seconds;             /* the same as time() says it */
 };
@@ -101,6 +105,13 @@ static int check_call(struct scheduler *self, const char *method, PyObject *call
     return done ? check_callback(self, method, callback) : -1;
 }
 
+/* It is to run at once, or by `when`. */
+static void rouse(struct scheduler *self, uint64_t when)
+{
+    if (self->resting)
+        turns_want(self->turns, when);
+}
+
 static PyObject *soon(struct scheduler *self, const struct call *call)
 {
     PyObject *handle =
@@ -108,6 +119,7 @@ static PyObject *soon(struct scheduler *self, const struct call *call)
     if (handle &&
         ((self->debug && handle_trace(self->st, handle) < 0) || agenda_append(&self->agenda, handle) < 0))
         Py_CLEAR(handle);
+    rouse(self, 0);
     return handle;
 }
 
@@ -152,6 +164,7 @@ static PyObject *at(struct scheduler *self, PyObject *when, const struct call *c
     if (handle && ((self->debug && handle_trace(self->st, handle) < 0) ||
                    agenda_add_timer(self->st, &self->agenda, to_ns(seconds), handle) < 0))
         Py_CLEAR(handle);
+    rouse(self, to_ns(seconds));
     return handle;
 }
 
@@ -216,6 +229,7 @@ static PyObject *add_callback(PyObject *object, PyObject *handle)
     }
     if (!handle_cancelled(self->st, handle) && agenda_append(&self->agenda, handle) < 0)
         return NULL;
+    rouse(self, 0);
     Py_RETURN_NONE;
 }
 
@@ -266,15 +280,9 @@ static int run(struct scheduler *self, PyObject *handle)
     return done ? 0 : -1;
 }
 
-static PyObject *run_once(PyObject *object, PyObject *unused)
+/* What is ready now, and nothing that it makes ready. */
+static int run_all(struct scheduler *self)
 {
-    struct scheduler *self = (struct scheduler *)object;
-    if (!self->turns) {
-        PyErr_SetString(PyExc_RuntimeError, "the loop has no reactor");
-        return NULL;
-    }
-    if (gather(self) < 0)
-        return NULL;
     for (size_t left = self->agenda.count; left > 0; left--) {
         PyObject *handle = agenda_pop(&self->agenda);
         if (!handle) /* a callback has cleared it */
@@ -282,8 +290,37 @@ static PyObject *run_once(PyObject *object, PyObject *unused)
         int rc = handle_cancelled(self->st, handle) ? 0 : run(self, handle);
         Py_DECREF(handle);
         if (rc < 0)
-            return NULL;
+            return -1;
     }
+    return 0;
+}
+
+static int check_attached(struct scheduler *self)
+{
+    if (self->turns)
+        return 0;
+    PyErr_SetString(PyExc_RuntimeError, "the loop has no reactor");
+    return -1;
+}
+
+static PyObject *run_ready(PyObject *object, PyObject *unused)
+{
+    struct scheduler *self = (struct scheduler *)object;
+    struct agenda *agenda = &self->agenda;
+    self->resting = false;
+    if (check_attached(self) < 0 || turns_turn(self->turns, 0) < 0 || look_at_clock(self) < 0 ||
+        agenda_ripen(self->st, agenda, self->now) < 0 || run_all(self) < 0)
+        return NULL;
+    self->resting = true;
+    turns_want(self->turns, agenda->count || self->stopping ? 0 : agenda->timers_count ? agenda->timers[0].when : REACTOR_NEVER);
+    Py_RETURN_NONE;
+}
+
+static PyObject *run_once(PyObject *object, PyObject *unused)
+{
+    struct scheduler *self = (struct scheduler *)object;
+    if (check_attached(self) < 0 || gather(self) < 0 || run_all(self) < 0)
+        return NULL;
     if (self->stopping) /* there may be no next turn */
         turns_flush(self->turns);
     Py_RETURN_NONE;
@@ -444,6 +481,7 @@ int scheduler_type(struct state *st, PyObject *module)
         {"_add_callback", add_callback, METH_O, "The handle is ready."},
         {"_timer_handle_cancelled", timer_handle_cancelled, METH_O, "Out of the heap with it."},
         {"_run_once", run_once, METH_NOARGS, "One iteration: wait until something is ready, then run what is."},
+        {"_run_ready", run_ready, METH_NOARGS, "One iteration in virtual time: run what is ready, and wait for nothing."},
         {"_attach", attach, METH_VARARGS, "The Turns to wait in, and the list that its selector fills."},
         {"_forget", forget, METH_NOARGS, "Let go of all handles."},
         {NULL},

@@ -96,6 +96,13 @@ uint64_t turns_now(PyObject *object)
     return self->ops ? self->ops->now(self->reactor) : 0;
 }
 
+void turns_want(PyObject *object, uint64_t when)
+{
+    struct turns *self = (struct turns *)object;
+    if (self->ops && self->ops->want)
+        self->ops->want(self->reactor, when);
+}
+
 /* --- the type ---------------------------------------------------------------------------------------------------- */
 
 static PyObject *turns_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)

@@ -1,0 +1,36 @@
+"""Many machines in one process, one seed, real TCP between them.
+
+    from libos.sim import World
+
+    with World(seed=1) as world:
+        world.machine("server", serve)
+        world.machine("client", fetch, args=("server",))
+        world.run(until="60s")
+
+A :class:`World` runs unmodified asyncio programs, each on its own machine with its own TCP/IP stack; the wires between
+them and the clock are simulated. Time is virtual: it jumps to whatever happens next. The same seed does the same again.
+
+Layer 4, as the rest of ``libos/``; nothing imports it but its users.
+"""
+
+from libos.sim.errors import Deadlock, LimitReached, NotDeterministic, ProgramFailed
+from libos.sim.machine import SimMachine
+from libos.sim.network import Network
+from libos.sim.output import Line
+from libos.sim.program import Module, Program
+from libos.sim.record import check_determinism
+from libos.sim.world import World
+
+__all__ = [
+    "Deadlock",
+    "LimitReached",
+    "Line",
+    "Module",
+    "Network",
+    "NotDeterministic",
+    "Program",
+    "ProgramFailed",
+    "SimMachine",
+    "World",
+    "check_determinism",
+]

@@ -1,0 +1,23 @@
+"""How a simulation ends when it does not end well."""
+
+from __future__ import annotations
+
+from libos.errors import LibosError
+
+__all__ = ["Deadlock", "LimitReached", "NotDeterministic", "ProgramFailed"]
+
+
+class Deadlock(LibosError):
+    """Nothing is ready, no timer runs, and there are programs that have not ended. Says what each waits for."""
+
+
+class LimitReached(LibosError):
+    """The world had not come to its end at its limit of virtual or real time. Says what each program waits for."""
+
+
+class ProgramFailed(LibosError):
+    """A program exited with a status other than 0. (Other exceptions of programs are raised as they are.)"""
+
+
+class NotDeterministic(LibosError):
+    """Two runs of one seed did not do the same. Says where they parted."""
