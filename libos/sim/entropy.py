@@ -47,6 +47,7 @@ def _own_kernel(patches: Patches, ownership: Ownership) -> None:
                 return original(size, *flags, **named)  # type: ignore[no-any-return]
             if size < 0:
                 raise ValueError("negative argument not allowed")
+            ownership.draws += 1
             return ownership.of(owner, Entropy).kernel.bytes(size)
 
         return urandom
@@ -66,6 +67,7 @@ def _own_random(patches: Patches, ownership: Ownership) -> None:
             def draw(*args: Any, **kwargs: Any) -> Any:
                 if (owner := ownership.running()) is None:
                     return original(*args, **kwargs)
+                ownership.draws += 1
                 return getattr(ownership.of(owner, Entropy).shared, name)(*args, **kwargs)
 
             return draw
@@ -75,6 +77,7 @@ def _own_random(patches: Patches, ownership: Ownership) -> None:
     def seeded(original: Function) -> Function:
         def seed(self: random.Random, a: Any = None, version: int = 2) -> None:
             if a is None and (owner := ownership.running()) is not None:
+                ownership.draws += 1
                 a = ownership.of(owner, Entropy).kernel.bits(256)
             original(self, a, version)
 

@@ -87,6 +87,7 @@ class Ownership:
         #: The machine that runs, or None. A closure, for it is on the way of every look at a clock.
         self.running = running
         self._enforce = enforce
+        self.draws = 0  # how often programs have drawn something: who keeps a record of a run notes when it grows
         self._belongings: weakref.WeakKeyDictionary[Owner, dict[Any, Any]] = weakref.WeakKeyDictionary()
         self._last: Owner | None = None  # who was asked for last, mostly the one who is asked for next, and what is its
         self._mine: dict[Any, Any] = {}

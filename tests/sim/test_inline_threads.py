@@ -161,6 +161,7 @@ def test_an_initializer() -> None:
         with concurrent.futures.ThreadPoolExecutor(initializer=seen.append, initargs=(1,)) as pool:
             pool.submit(seen.append, 2).result()
             pool.submit(seen.append, 3).result()
+            assert pool.submit(lambda: threading.current_thread().name).result() == "ThreadPoolExecutor-0_0"
         assert seen == [1, 2, 3]
         pool = concurrent.futures.ThreadPoolExecutor(initializer=lambda: 1 // 0)
         with pytest.raises(concurrent.futures.BrokenExecutor):

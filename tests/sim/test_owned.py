@@ -202,6 +202,18 @@ def attempt(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         return TypeError(error)
 
 
+def test_draws_are_counted() -> None:
+    with world() as fake:
+        random.random()
+        os.urandom(1)
+        assert fake.ownership.draws == 0
+        with fake(fake.alpha):
+            for draw in (random.random, random.Random, uuid.uuid4, secrets.token_bytes, random.SystemRandom().random):
+                before = fake.ownership.draws
+                draw()
+                assert fake.ownership.draws == before + 1
+
+
 def test_a_machine_seeds_for_itself() -> None:
     with world() as fake:
         with fake(fake.alpha):
@@ -214,6 +226,9 @@ def test_a_machine_seeds_for_itself() -> None:
             random.random()
         with fake(fake.alpha):
             assert random.getstate() == state
+            following = random.random()
+            random.setstate(state)
+            assert random.random() == following
         host = random.getstate()
     assert random.getstate() == host
 
