@@ -11,6 +11,7 @@ Tasks and futures hash by their number and not by their address: the order of a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import sys
 import threading
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from libos.sim.program import Program
 
 __all__ = ["SimFuture", "SimLoop", "SimTask"]
+
+LAST_ITERATIONS = 8  # a transport that is closed needs two
 
 
 class SimTask(asyncio.Task[Any]):
@@ -91,6 +94,23 @@ class SimLoop(MachineLoop):
         """What belongs to the thread is ours: others have run in between."""
         asyncio._set_running_loop(self)
         sys.set_asyncgen_hooks(self._asyncgen_firstiter_hook, self._asyncgen_finalizer_hook)  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        if self.program.killed and not self.is_closed() and not self.is_running():
+            self._finish()
+        super().close()
+
+    def _finish(self) -> None:
+        """Of a program that was killed: what its tasks closed as they were cancelled gets to its end."""
+        self.resume()
+        try:
+            for _ in range(LAST_ITERATIONS):
+                if self._ready:
+                    with contextlib.suppress(BaseException):
+                        self._run_ready()
+        finally:
+            asyncio._set_running_loop(None)
+            sys.set_asyncgen_hooks(None, None)
 
     def create_future(self) -> asyncio.Future[Any]:
         return SimFuture(number=next(self.program.world.numbers), loop=self)

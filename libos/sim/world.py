@@ -27,6 +27,7 @@ from libos.rand import Rng
 from libos.sched.reactor import NEVER
 from libos.sched.sim import IDLE, UNTIL, Sim
 from libos.sim.errors import Deadlock, LimitReached
+from libos.sim.logs import LogSetup
 from libos.sim.machine import SimMachine
 from libos.sim.names import WorldHosts
 from libos.sim.network import LAN, MTU, Network, SimWire, WireSpec, as_impairment, new_wire
@@ -64,6 +65,7 @@ class World:
         self.sim = Sim(self.rng.bits(64))
         self.hosts = WorldHosts()
         self.log = Log()
+        self.log_setup = LogSetup()
         self.numbers = itertools.count(1)  # of tasks
         self.face = Face.current()
         self.running: Program | None = None

@@ -231,3 +231,26 @@ def test_modules_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
         world.machine("a", asyncio.sleep, args=(1,))
         world.run()
         assert world.time == pytest.approx(1)
+
+
+def test_how_logging_is_set_up_stays_in_the_world() -> None:
+    import logging
+
+    async def main() -> None:
+        logging.basicConfig(level=logging.INFO, format="%(name)s %(message)s")
+        logging.getLogger("made.in.a.world").setLevel(logging.DEBUG)
+        await asyncio.sleep(1)
+        logging.getLogger("made.in.a.world").debug("seen")
+
+    def run() -> str:
+        with World() as world:
+            world.machine("a", main)
+            world.run(until="0.5s")
+            assert logging.getLogger("made.in.a.world").level == logging.NOTSET
+            world.run()
+            assert [line.text for line in world.log] == ["made.in.a.world seen"]
+            return world.digest
+
+    before = list(logging.root.handlers), logging.root.level  # pytest's
+    assert run() == run()
+    assert (logging.root.handlers, logging.root.level) == before
