@@ -11,7 +11,7 @@ FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/*.c))
 FUZZ_SECONDS ?= 60
 BENCH ?= echo
 # What calls into C itself; tests of whole programs start others, that the sanitizers would only slow down.
-SANITIZED := tests/stack tests/net tests/sched tests/test_machine.py tests/wire/test_differential.py
+SANITIZED := tests/stack tests/net tests/sched tests/loop tests/test_machine.py tests/wire/test_differential.py
 SANITIZE := -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
 .NOTPARALLEL:

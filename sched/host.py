@@ -30,7 +30,7 @@ OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class _HostEnd:
-    """A socket's entry in the set."""
+    """A socket's entry in the set. Without one any more (``id`` < 0) it asks the set nothing: that may be gone, too."""
 
     __slots__ = ("_hosts", "id", "sock")
 
@@ -47,8 +47,7 @@ class _HostEnd:
             lib.host_want(self._hosts.handle, self.id, mask)
 
     def take_error(self) -> int:
-        error: int = lib.host_error(self._hosts.handle, self.id)
-        return max(error, 0)
+        return 0 if self.id < 0 else max(lib.host_error(self._hosts.handle, self.id), 0)
 
     def abort(self) -> None:
         id, self.id = self.id, -1
@@ -74,14 +73,17 @@ class HostSocket(_HostEnd):
         return self._hosts.ops, self._hosts.owner, self.id
 
     def shutdown(self, how: int = socket.SHUT_WR, /) -> None:
-        lib.host_shutdown(self._hosts.handle, self.id)
+        if self.id >= 0:
+            lib.host_shutdown(self._hosts.handle, self.id)
 
     def offer(self, data: Any, /) -> int:
+        if self.id < 0:
+            return -errno.EAGAIN
         count: int = lib.host_send(self._hosts.handle, self.id, ffi.from_buffer(data), len(data))
         return count
 
     def lend(self, data: memoryview, /) -> bool:
-        if len(data) < LEND_FROM:
+        if len(data) < LEND_FROM or self.id < 0:
             return False
         view = ffi.from_buffer(data)
         if lib.host_lend(self._hosts.handle, self.id, view, len(data)) < 0:
@@ -90,7 +92,7 @@ class HostSocket(_HostEnd):
         return True
 
     def lent(self) -> bool:
-        if lib.host_lent(self._hosts.handle, self.id) > 0:
+        if self.id >= 0 and lib.host_lent(self._hosts.handle, self.id) > 0:
             return True
         self._loan = None
         return False

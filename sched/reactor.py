@@ -163,10 +163,11 @@ class HostSockets:
 
     def close(self) -> None:
         """Whoever still has a socket here hears that it is gone."""
-        for token, sink in list(self.sinks.items()):
-            if token >> POLLER_SHIFT == self.base >> POLLER_SHIFT:
-                sink(EV_GONE)
-        lib.hosts_free(self.handle)
+        number = self.base >> POLLER_SHIFT
+        told = [sink for token, sink in self.sinks.items() if token >> POLLER_SHIFT == number]
+        for sink in told:
+            sink(EV_GONE)
+        lib.hosts_free(self.handle)  # only now the kernel reads nothing more of what a sink has lent to it
 
 
 def address(pointer: Any) -> int:

@@ -269,6 +269,13 @@ class StreamTransport(Endpoint, Stream):
         self._direct = False
         super()._lose(exc)
 
+    def _force_close(self, exc: BaseException | None) -> None:
+        if self._conn_lost and self._end is not None:
+            # Closed in this iteration already: connection_lost() is on its way, and waits for nothing now.
+            self._before_the_end()
+            self._end.abort()
+        super()._force_close(exc)
+
     def _call_connection_lost(self, exc: BaseException | None) -> None:
         if exc is None and self._end is not None and self._end.unsent():
             self._conn_lost = 0  # not yet: it can still be aborted

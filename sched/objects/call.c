@@ -1,5 +1,6 @@
-/* The arguments of a call, for methods that take one or two by position or by name, and then any number for a callback.
- * What is wrong with them is told as Python tells it of asyncio's methods. */
+/* The arguments of a call, for methods that take a few by position or by name, and then any number for a callback.
+ *
+ * Errors are in Python's words for the methods of asyncio's. */
 #include "sched/objects/objects.h"
 
 int read_call(const char *method, const char *const *names, Py_ssize_t count, PyObject *const *args, Py_ssize_t nargs,
@@ -26,20 +27,21 @@ int read_call(const char *method, const char *const *names, Py_ssize_t count, Py
     }
     if (nargs >= count)
         return 0;
-    const char *missing[2] = {NULL, NULL};
+    const char *missing[2];
+    int n = 0;
     for (Py_ssize_t at = 0; at < count; at++) {
         if (at < nargs)
             call->named[at] = args[at];
         if (!call->named[at])
-            missing[missing[0] != NULL] = names[at];
+            missing[n++] = names[at];
     }
-    if (missing[1])
-        PyErr_Format(PyExc_TypeError, "BaseEventLoop.%s() missing 2 required positional arguments: '%s' and '%s'", method,
-                     missing[0], missing[1]);
-    else if (missing[0])
+    if (n == 1)
         PyErr_Format(PyExc_TypeError, "BaseEventLoop.%s() missing 1 required positional argument: '%s'", method,
                      missing[0]);
-    if (missing[0])
+    if (n == 2)
+        PyErr_Format(PyExc_TypeError, "BaseEventLoop.%s() missing 2 required positional arguments: '%s' and '%s'",
+                     method, missing[0], missing[1]);
+    if (n > 0)
         return -1;
     call->args = call->named;
     call->nargs = count;

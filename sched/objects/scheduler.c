@@ -208,7 +208,8 @@ static PyObject *call_later(PyObject *object, PyObject *const *args, Py_ssize_t 
         PyErr_SetString(PyExc_TypeError, "delay must not be None");
         return NULL;
     }
-    if (check_open(self) < 0 || (self->debug && check_call(self, "call_at", call.args[1]) < 0) || /* as asyncio has it */
+    /* In the words of call_at(), which is what asyncio's calls. */
+    if (check_open(self) < 0 || (self->debug && check_call(self, "call_at", call.args[1]) < 0) ||
         look_at_clock(self) < 0)
         return NULL;
     PyObject *now = PyFloat_FromDouble(self->seconds);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
 from typing import Any
 
 import pytest
@@ -112,6 +113,25 @@ def test_abort_forgets_what_is_queued(world: World) -> None:
         connection.peer.transport.resume_reading()
         await connection.peer.lost
         assert len(connection.peer.data) < 2 * len(BLOB)
+        await connection.end()
+
+    world.run(main())
+
+
+def test_abort_after_close_waits_for_nothing(world: World) -> None:
+    async def main() -> None:
+        connection = await connected(world)
+        client, transport = connection.client, connection.transport
+        connection.peer.transport.pause_reading()
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        transport.set_write_buffer_limits(high=1 << 30)
+        for _ in range(100):  # more than is under way at once, and less than makes a queue of its own everywhere
+            transport.write(bytes(2000))
+            await asyncio.sleep(0)
+        transport.close()
+        transport.abort()
+        await asyncio.wait_for(client.lost, 5)
+        connection.peer.transport.resume_reading()
         await connection.end()
 
     world.run(main())
