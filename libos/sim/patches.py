@@ -128,5 +128,8 @@ def _namespace(name: str) -> dict[str, Any]:
     module = sys.modules.get(name)
     if not isinstance(module, ModuleType) or name.partition(".")[0] == "libos":
         return {}
-    names: dict[str, Any] = object.__getattribute__(module, "__dict__")  # module.__dict__ would load a lazy one
+    try:
+        names: dict[str, Any] = object.__getattribute__(module, "__dict__")  # module.__dict__ would load a lazy one
+    except AttributeError:  # cffi puts objects that only pass for modules into sys.modules
+        return {}
     return names

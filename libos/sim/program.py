@@ -99,8 +99,8 @@ class Program:
         self.pending: dict[str, str] = {}  # by stream: output that is not a whole line yet
         script = not callable(target)
         self.process = Process(self, env)
-        # The first place of sys.path is the script's own.
-        self.face: Face | None = Face([], ["", *sys.path], sys.modules["__main__"]) if script else None
+        first = [] if sys.flags.safe_path else [""]  # the place of the script's own folder
+        self.face: Face | None = Face([], [*first, *sys.path], sys.modules["__main__"]) if script else None
         self._greenlet = greenlet.greenlet(self._body)
 
     def _default_name(self) -> str:
@@ -208,7 +208,8 @@ class Program:
     # --- its end -----------------------------------------------------------------------------------------------------
 
     def kill(self) -> None:
-        """At once: what it would still say is not heard. Its ``finally`` blocks do run, for Python leaves no choice."""
+        """At once. Its ``finally`` blocks do run, for Python leaves no choice: whoever must not hear of them is cut off
+        before."""
         if self.ended:
             return
         self.killed, self.until = True, None
