@@ -346,6 +346,7 @@ ESCAPES = [
     "socket.socket(fileno=0)", "socket.socket()", "socket.socketpair()", "socket.fromfd(0, 2, 1)",
     "socket.create_connection(('localhost', 1))", "socket.create_server(('localhost', 1))",
     "socket.getaddrinfo('localhost', 1)", "socket.gethostbyname('localhost')", "socket.gethostbyaddr('::1')",
+    "socket.gethostbyname_ex('a')",
     "socket.getnameinfo(('::1', 1), 0)", "subprocess.Popen(['true'])", "subprocess.run(['true'])",
     "subprocess.check_output('true', shell=True)", "os.fork()", "os.forkpty()", "os.system('true')",
     "os.popen('true')", "os.execv('/bin/true', ['true'])", "os.execlp('true', 'true')",
