@@ -1,11 +1,12 @@
-"""The Raft of examples/raft/, unchanged, as ``python -m examples.raft`` on three machines."""
+"""The Raft of examples/raft/, unchanged, as ``python -m raft`` on three machines."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from examples.raft.client import Client
-from examples.raft.messages import Get, Put
+from raft.client import Client
+from raft.messages import Get, Put
+
 from libos.sim import Module, World
 
 NODES = (1, 2, 3)
@@ -18,7 +19,7 @@ def cluster(seed: int, directory: Path) -> World:
     for id in NODES:
         peers = ",".join(f"{peer}={'0.0.0.0' if peer == id else f'n{peer}'}:{PORT}" for peer in NODES)
         args = ("--id", id, "--peers", peers, "--data", directory / f"{id}.raft")
-        world.machine(f"n{id}", Module("examples.raft"), args=args, daemon=True)
+        world.machine(f"n{id}", Module("raft"), args=args, daemon=True)
     return world
 
 
