@@ -47,7 +47,7 @@ asan: $(VENV)/test ## the tests with the C half under AddressSanitizer and UBSan
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	PYTHONPATH=$(CURDIR)/build/asan PYTHONSAFEPATH=1 PYTHONMALLOC=malloc \
-	$(CURDIR)/$(BIN)/pytest --capture=sys -m "not slow" $(PYTEST_ARGS) $(SANITIZED)
+	$(CURDIR)/$(BIN)/pytest --capture=sys -m "not slow and not soak" $(PYTEST_ARGS) $(SANITIZED)
 
 fuzz: $(FUZZERS) ## libFuzzer on what comes from a wire, FUZZ_SECONDS for each target (needs clang)
 	@set -e; for target in $(FUZZERS); do \
