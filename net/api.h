@@ -227,7 +227,7 @@ int link_new_tap(struct link **out, struct reactor *r, int fd, unsigned mtu, uns
 /* A link whose frames a test or the simulation moves: see link_inject, link_drain. */
 int link_new_manual(struct link **out, unsigned mtu, unsigned caps, const uint8_t *mac, unsigned queue);
 /* Wrappers: take over `inner`. */
-int link_new_pcap(struct link **out, struct link *inner, int fd, uint64_t epoch_offset, unsigned snaplen);
+int link_new_pcap(struct link **out, struct link *inner, int fd, uint64_t epoch_offset, unsigned snaplen, int live);
 
 #define IMPAIR_KEEP_ORDER 1 /* jitter delays, and reorders nothing */
 

@@ -206,10 +206,11 @@ class Link:
         check(lib.link_new_manual(out, mtu, caps, mac, queue))
         return cls(out[0], mac)
 
-    def with_pcap(self, fd: int, epoch_offset: int, *, snaplen: int = 262144) -> Link:
-        """This link, with all that passes written to ``fd`` (taken over). ``epoch_offset``: ns from clock to 1970."""
+    def with_pcap(self, fd: int, epoch_offset: int, *, snaplen: int = 262144, live: bool = True) -> Link:
+        """This link, with all that passes written to ``fd`` (taken over). ``epoch_offset``: ns from clock to 1970.
+        ``live``: soon after it passed; otherwise when there is much of it, and when the link is freed."""
         out = ffi.new("struct link **")
-        check(lib.link_new_pcap(out, self._handle, fd, epoch_offset, snaplen))
+        check(lib.link_new_pcap(out, self._handle, fd, epoch_offset, snaplen, live))
         self._owned = False
         return Link(out[0], self.mac)
 

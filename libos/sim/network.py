@@ -108,6 +108,7 @@ class Network:
         how = self._how if wire is None else as_impairment(wire)
         _, port = self._switch.plug(mtu=MTU, caps=Link.CSUM)
         inside, outside = Link.pair(self.world.rng, mtu=MTU, caps=Link.CSUM)
+        outside = self.world.captured(outside, inside.mac, machine, self.name)
         self.wires[machine] = SimWire(self.world, f"{machine}-{self.name}", outside, port, how, how)
         return inside
 
@@ -121,6 +122,9 @@ def new_wire(world: World, a: SimMachine, b: SimMachine, there: Impairment, back
     """From a machine to another, who are to take its ``insides``."""
     left, near = Link.pair(world.rng, mtu=mtu, caps=Link.CSUM)
     right, far = Link.pair(world.rng, mtu=mtu, caps=Link.CSUM)
-    wire = SimWire(world, f"{a.name}-{b.name}", near, far, there, back)
+    name = f"{a.name}-{b.name}"
+    near = world.captured(near, left.mac, a.name, name)
+    far = world.captured(far, right.mac, b.name, name)
+    wire = SimWire(world, name, near, far, there, back)
     wire.insides = left, right
     return wire

@@ -15,17 +15,22 @@ from __future__ import annotations
 import heapq
 import ipaddress
 import itertools
+import os
 import zlib
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
 
 from libos.clock import Clock, MonotonicClock
 from libos.errors import WorldError
+from libos.net.stack import Link
 from libos.rand import Rng
 from libos.sched.reactor import NEVER
 from libos.sched.sim import IDLE, UNTIL, Sim
+from libos.sim.capture import Capture
 from libos.sim.errors import Deadlock, LimitReached
 from libos.sim.machine import SimMachine
 from libos.sim.names import WorldHosts
@@ -41,6 +46,7 @@ from libos.sim.waiting import describe
 __all__ = ["World"]
 
 EPOCH = 1_750_000_000 * 10**9  # the time of day at which a world begins, unless told otherwise
+ACTIONS_MAX = 10_000
 LOOK_EVERY = 256  # steps between two looks at real time
 SUBNETS = ("10.0.0.0/16",)
 WIRES = 0x0AFF0000  # 10.255.0.0: subnets of wires
@@ -48,7 +54,8 @@ WIRES = 0x0AFF0000  # 10.255.0.0: subnets of wires
 
 class World:
     """``seed``: what all choices come from. ``epoch``: the time of day at its beginning, ns since 1970. ``echo``: gets
-    each line that a program writes. ``clock``: of real time, for the limit."""
+    each line that a program writes. ``clock``: of real time, for the limit. ``capture``: a folder, for a pcap of every
+    wire's end at a machine; they are whole when the world is closed, and change nothing of what happens."""
 
     def __init__(
         self,
@@ -57,6 +64,7 @@ class World:
         epoch: int = EPOCH,
         echo: Callable[[Line], object] | None = None,
         clock: Clock | None = None,
+        capture: str | os.PathLike[str] | None = None,
     ) -> None:
         self.seed = seed
         self.epoch = epoch
@@ -84,6 +92,9 @@ class World:
         self._spinning = False
         self._collector = Collector()
         self._closed = False
+        self.captures: list[Capture] = []
+        self.actions: deque[tuple[int, str]] = deque(maxlen=ACTIONS_MAX)  # that were called: when, and their names
+        self._capture = None if capture is None else Path(capture)
 
     # --- what is in it -----------------------------------------------------------------------------------------------
 
@@ -159,6 +170,20 @@ class World:
         for machine, link, address in zip((a, b), wire.insides, ends, strict=True):
             machine.add_link(link, address)
         return wire
+
+    def captured(self, link: Link, mac: bytes, machine: str, where: str) -> Link:
+        """A wire's end at a machine (its interface has the address ``mac``), with a capture if there is to be one."""
+        if self._capture is None:
+            return link
+        file = self._capture / f"{machine}.{where}.pcap".replace("/", "_")
+        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            link = link.with_pcap(fd, self.epoch, live=False)
+        except OSError:
+            os.close(fd)
+            raise
+        self.captures.append(Capture(file, machine, mac))
+        return link
 
     def at(self, when: Duration, action: Callable[[], object]) -> None:
         """Call ``action`` when virtual time has come to ``when``, before anything else happens then."""
@@ -255,6 +280,7 @@ class World:
         while self._times and self._times[0][0] <= self.now:
             _, order, action = heapq.heappop(self._times)
             self.sim.note(TIMER, 0, order)
+            self.actions.append((self.now, getattr(action, "__name__", type(action).__name__)))
             action()
             self._raise_failure()
             fired = True
