@@ -90,7 +90,7 @@ def _make(out: str) -> None:
         raise ConfigError(f"--out {out}: {error.strerror}") from None
 
 
-# --- one ---------------------------------------------------------------------------------------------------------------
+# --- one -------------------------------------------------------------------------------------------------------------
 
 
 def _one(file: str, seed: int, limits: dict[str, str | None], out: str | None) -> int:
@@ -131,7 +131,7 @@ def _fix_hash_seed() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONHASHSEED": "0"})
 
 
-# --- many --------------------------------------------------------------------------------------------------------------
+# --- many ------------------------------------------------------------------------------------------------------------
 
 
 def _many(file: str, seeds: Sequence[int], limits: dict[str, str | None], out: str | None, jobs: int) -> int:
@@ -139,7 +139,7 @@ def _many(file: str, seeds: Sequence[int], limits: dict[str, str | None], out: s
     real_limit = limits["real_limit"]
     patience = None if real_limit is None else to_ns(real_limit) / 1e9 + GRACE
     plan = Hunt(file, limits, jobs=min(jobs, len(seeds)), out=out, patience=patience)
-    columns = TextColumn("{task.description:<20}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     interrupted = False
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("none failed", total=len(seeds))

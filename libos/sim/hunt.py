@@ -1,8 +1,8 @@
 """Many seeds of a scenario in several processes: the failing ones are what is looked for.
 
-Each worker (``worker.py``) is a process of its own, with ``PYTHONHASHSEED=0``, and has one seed at a time. One that dies,
-or that is silent for much longer than a run may take (code that never hands over), is ended and replaced, and its seed
-has failed. Workers are out of the terminal's reach: Ctrl-C is the parent's business, who ends them.
+Each worker (``worker.py``) is a process of its own, with ``PYTHONHASHSEED=0``, and has one seed at a time. One that
+dies, or that is silent for much longer than a run may take (code that never hands over), is ended and replaced, and its
+seed has failed. Workers are out of the terminal's reach: Ctrl-C is the parent's business, who ends them.
 """
 
 from __future__ import annotations

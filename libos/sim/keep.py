@@ -5,8 +5,8 @@
     DIR/seed17/*.pcap           a capture of every wire's end at a machine
     DIR/seed17/timeline.html    all of it in one picture
 
-Captures change nothing of what happens: the second run has the first one's digest, or the scenario is not deterministic,
-which the log says.
+Captures change nothing of what happens: the second run has the first one's digest, or the scenario is not
+deterministic, which the log says.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ h1 { font-size: 16px; margin: 0 0 4px; } p { margin: 2px 0; } .failed { color: #
 svg { display: block; margin-top: 10px; max-width: 100%; height: auto; }
 text { font: 12px system-ui, sans-serif; fill: #1f2430; } .tick { fill: #6b7280; font-size: 11px; }
 .lane { stroke: #9aa3b2; stroke-width: 1.5; } .grid { stroke: #e5e7eb; }
-.frame { stroke-width: 1; opacity: .55; } .TCP { stroke: #3b6fb5; } .UDP { stroke: #2f8f5b; } .other { stroke: #b9bfca; }
+.frame { stroke-width: 1; opacity: .55; }
+.TCP { stroke: #3b6fb5; } .UDP { stroke: #2f8f5b; } .other { stroke: #b9bfca; }
 .lost { stroke: #d43c2f; stroke-width: 1.5; } .density { fill: #3b6fb5; opacity: .45; }
 .out { fill: #1f2430; } .err { fill: #d98200; } .band { fill: #f2b8b5; opacity: .45; }
 .moment { stroke: #b3261e; stroke-dasharray: 4 3; } .what { fill: #b3261e; font-size: 11px; }
@@ -79,7 +80,7 @@ class Timeline:
     def svg(self) -> str:
         height = TOP + LANE * max(len(self.machines), 1) + FOOT
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">\n'
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}">\n'
             + "\n".join((*self._bands(height), *self._grid(height), *self._lanes(), *self._traffic(), *self._marks()))
             + "\n</svg>"
         )
@@ -156,7 +157,8 @@ class Timeline:
                 there = f'x2="{self._x(frame.came)}" y2="{self._y(frame.receiver)}"'
                 yield f'<line class="frame {kind}" x1="{x}" y1="{y}" {there}>{_title(frame.sent, whom)}</line>'
             else:
-                yield f'<line class="lost" x1="{x}" y1="{y}" x2="{x + 4}" y2="{y + 14}">{_title(frame.sent, whom)}</line>'
+                says = _title(frame.sent, whom)
+                yield f'<line class="lost" x1="{x}" y1="{y}" x2="{x + 4}" y2="{y + 14}">{says}</line>'
         elif frame.receiver is not None and frame.came is not None:
             x, y = self._x(frame.came), self._y(frame.receiver)
             says = _title(frame.came, f"damaged: {whom}")
@@ -181,7 +183,8 @@ class Timeline:
             if line.machine in self.machines:
                 kind = "err" if line.stream == "stderr" else "out"
                 says = _title(line.time, f"{line.machine}: {line.text}")
-                yield f'<circle class="{kind}" cx="{self._x(line.time)}" cy="{self._y(line.machine)}" r="4">{says}</circle>'
+                x, y = self._x(line.time), self._y(line.machine)
+                yield f'<circle class="{kind}" cx="{x}" cy="{y}" r="4">{says}</circle>'
 
     def _table(self) -> str:
         """The end of the log: what most readers look for."""
