@@ -7,8 +7,9 @@ run by an interpreter with ``PYTHONHASHSEED=0`` (this one is replaced if it has 
 from __future__ import annotations
 
 import asyncio
+import importlib
+import json
 import os
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -20,17 +21,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from libos.errors import ConfigError, LibosError
-from libos.sim.hunt import GRACE, Hunt, hunt
+from libos.sim.hunt import Hunt, hunt
 from libos.sim.keep import run_and_keep
 from libos.sim.output import Line
 from libos.sim.scenario import Limits, Outcome, Scenario, summary
-from libos.sim.times import show, to_ns
+from libos.sim.seeds import parse_seeds
+from libos.sim.times import show
 
 __all__ = ["sim"]
 
 SHOWN_MAX = 20  # failing seeds with a line each on the terminal
-SEED_MAX = 1 << 63
-REAL_LIMIT = "60s"  # of each of many, unless told otherwise
 
 
 @click.command()
@@ -39,9 +39,20 @@ REAL_LIMIT = "60s"  # of each of many, unless told otherwise
 @click.option("--seed", metavar="N", help="Run this one (0, unless told otherwise), and print what its machines say.")
 @click.option("--jobs", metavar="N", type=click.IntRange(1, 256), default=1, help="So many processes. Default: 1.")
 @click.option("--until", metavar="TIME", help="Stop at this virtual time: 60s, 1.5h. Default: when all programs ended.")
-@click.option("--real-limit", metavar="TIME", help="A run that takes longer has failed. Default for --seeds: 60s.")
+@click.option("--real-limit", metavar="TIME", help="A run that takes longer has failed. With --seeds: 5min.")
+@click.option("--shrink", is_flag=True, help="Reduce the faults of failing seeds to the few that are enough.")
+@click.option("--faults", metavar="FILE", help="With --seed: these faults, that were shrunk and kept, and no others.")
 @click.option("--out", metavar="DIR", help="Keep log, captures, events and a timeline of each failing seed there.")
-def sim(scenario: str, seeds: str | None, seed: str | None, jobs: int, out: str | None, **limits: str | None) -> None:
+def sim(
+    scenario: str,
+    seeds: str | None,
+    seed: str | None,
+    jobs: int,
+    shrink: bool,
+    faults: str | None,
+    out: str | None,
+    **limits: str | None,
+) -> None:
     """Run a scenario of simulated machines: one seed, or many to find those that fail.
 
     SCENARIO.py defines scenario(world), which fills a libos.sim.World; if it likes, check(world), called after the run;
@@ -55,32 +66,33 @@ def sim(scenario: str, seeds: str | None, seed: str | None, jobs: int, out: str 
     """
     if seeds is not None and seed is not None:
         raise ConfigError("--seed and --seeds: one of them")
+    if seeds is None and shrink:
+        raise ConfigError("--shrink: with --seeds, of one seed too (--seeds 17)")
+    if seeds is not None and faults is not None:
+        raise ConfigError("--faults: with --seed")
     Limits().with_settings(limits)  # or a worker would complain
     if not Path(scenario).is_file():
         raise ConfigError(f"{scenario}: no such file")
     if out is not None:
         _make(out)
     if seeds is None:
-        failed = _one(scenario, parse_seeds("--seed", seed or "0")[0], limits, out)
+        failed = _one(scenario, parse_seeds("--seed", seed or "0")[0], limits, out, faults)
     else:
-        failed = _many(scenario, parse_seeds("--seeds", seeds), limits, out, jobs)
+        failed = _many(scenario, parse_seeds("--seeds", seeds), limits, out, jobs, shrink)
     sys.exit(failed)
 
 
-def parse_seeds(option: str, text: str) -> Sequence[int]:
-    """``0..999``, ``7``, ``1,5,10..19``. One range stays one: it may be long."""
-    ranges = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:\.\.(\d+))?\s*", part)
-        if match is None:
-            raise ConfigError(f"{option} {text}: allowed: numbers and ranges, as 0..999 or 1,5,10..19")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if last < first or last >= SEED_MAX:
-            raise ConfigError(f"{option} {text}: {part.strip()} is no range of seeds")
-        ranges.append(range(first, last + 1))
-    if len(ranges) == 1:
-        return ranges[0]
-    return list(dict.fromkeys(seed for each in ranges for seed in each))
+def read_faults(file: str) -> list[tuple[int, Any]]:
+    """As ``--out`` keeps them."""
+    # By its name only: whoever has no faults has no need of it.
+    fault = importlib.import_module("libos.sim.faults").Fault
+    try:
+        read = json.loads(Path(file).read_text(encoding="utf-8"))
+        return [(when, fault(kind, tuple(a), tuple(b), value, lasts)) for when, (kind, a, b, value, lasts) in read]
+    except OSError as error:
+        raise ConfigError(f"--faults {file}: {error.strerror}") from None
+    except (ValueError, TypeError):
+        raise ConfigError(f"--faults {file}: not a list of faults, as --out keeps one") from None
 
 
 def _make(out: str) -> None:
@@ -93,8 +105,9 @@ def _make(out: str) -> None:
 # --- one -------------------------------------------------------------------------------------------------------------
 
 
-def _one(file: str, seed: int, limits: dict[str, str | None], out: str | None) -> int:
+def _one(file: str, seed: int, limits: dict[str, str | None], out: str | None, faults: str | None) -> int:
     _fix_hash_seed()
+    options: dict[str, Any] = {} if faults is None else {"faults": read_faults(faults)}
     try:
         scenario = Scenario.load(file, limits)
     except LibosError:
@@ -108,7 +121,7 @@ def _one(file: str, seed: int, limits: dict[str, str | None], out: str | None) -
         width = max(width, len(line.machine))
         print(f"{show(line.time):>13} {line.machine:<{width}} | {line.text}", file=sys.__stdout__, flush=True)
 
-    with scenario.world(seed, echo=echo) as world:
+    with scenario.world(seed, echo=echo, **options) as world:
         try:
             outcome = scenario.run(world)
         except KeyboardInterrupt:
@@ -119,7 +132,7 @@ def _one(file: str, seed: int, limits: dict[str, str | None], out: str | None) -
         return 0
     print(f"\n{outcome.trace.rstrip()}\n\nseed {seed}: {_failure(outcome)}", file=sys.stderr)
     if out is not None:
-        print(f"kept in {run_and_keep(scenario, outcome, out)}", file=sys.stderr)
+        print(f"kept in {run_and_keep(scenario, outcome, out, **options)}", file=sys.stderr)
     return 1
 
 
@@ -134,11 +147,11 @@ def _fix_hash_seed() -> None:
 # --- many ------------------------------------------------------------------------------------------------------------
 
 
-def _many(file: str, seeds: Sequence[int], limits: dict[str, str | None], out: str | None, jobs: int) -> int:
+def _many(
+    file: str, seeds: Sequence[int], limits: dict[str, str | None], out: str | None, jobs: int, shrink: bool
+) -> int:
     done: list[Outcome] = []
-    real_limit = limits["real_limit"]
-    patience = None if real_limit is None else to_ns(real_limit) / 1e9 + GRACE
-    plan = Hunt(file, limits, jobs=min(jobs, len(seeds)), out=out, patience=patience)
+    plan = Hunt(file, limits, jobs=min(jobs, len(seeds)), out=out, shrink=shrink)
     columns = TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     interrupted = False
     with Progress(*columns, console=Console(stderr=True)) as bar:
@@ -168,7 +181,15 @@ def _report(
     given = [word for name in ("until", "real_limit") if limits[name] for word in _as_option(name, limits[name])]
     for outcome in failures[:SHOWN_MAX]:
         print(f"seed {outcome.seed}: {_failure(outcome)}")
-        print(f"    {shlex.join(['libos', 'sim', file, '--seed', str(outcome.seed), *given])}")
+        again = ["libos", "sim", file, "--seed", str(outcome.seed), *given]
+        if outcome.shrunk is not None:
+            print(f"  of its {len(outcome.faults)} faults {len(outcome.shrunk)} are enough ({outcome.runs} runs):")
+            print("".join(f"    {fault}\n" for fault in outcome.shrunk), end="")
+            if out is not None:
+                again += ["--faults", f"{out}/seed{outcome.seed}-shrunk/faults.json"]
+        elif outcome.faults:
+            print(f"  after {len(outcome.faults)} faults")
+        print(f"  {shlex.join(again)}")
     if len(failures) > SHOWN_MAX:
         print(
             f"and {len(failures) - SHOWN_MAX} more: {','.join(str(each.seed) for each in failures[SHOWN_MAX:][:100])}"
@@ -186,4 +207,5 @@ def _as_option(name: str, value: Any) -> tuple[str, str]:
 
 
 def _failure(outcome: Outcome) -> str:
-    return f"{outcome.failed}, at {show(outcome.time)} s"
+    # Of a run that did not come to its end nobody knows the time.
+    return f"{outcome.failed}, at {show(outcome.time)} s" if outcome.digest else f"{outcome.failed}"

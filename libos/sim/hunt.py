@@ -13,7 +13,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,18 +23,19 @@ from libos.sim.scenario import Outcome
 __all__ = ["Hunt", "hunt"]
 
 ANSWER_MAX = 16 << 20
-GRACE = 10.0  # s that a worker may be later than its limit of real time
+GRACE = 5.0  # s that a worker may be later than its limit of real time
 
 
 @dataclass(frozen=True, slots=True)
 class Hunt:
-    """``limits``: given on the command line. ``patience``: s after which a silent worker is ended, if at all."""
+    """``limits``: given on the command line."""
 
     file: str
     limits: Mapping[str, Any]
     jobs: int = 1
     out: str | None = None
-    patience: float | None = None
+    shrink: bool = False
+    grace: float = GRACE
 
 
 async def hunt(plan: Hunt, seeds: Iterable[int], tell: Callable[[Outcome], object]) -> None:
@@ -52,29 +53,31 @@ async def hunt(plan: Hunt, seeds: Iterable[int], tell: Callable[[Outcome], objec
 async def _work(plan: Hunt, left: Iterator[int], tell: Callable[[Outcome], object]) -> None:
     seed = next(left, None)
     while seed is not None:
-        async with _worker(plan) as worker:
+        async with _worker(plan) as (worker, patience):
             while seed is not None:
-                outcome = await _ask(worker, plan, seed)
+                outcome = await _ask(worker, plan, seed, patience)
                 tell(outcome)
                 seed = next(left, None)
                 if worker.returncode is not None:
                     break
 
 
-async def _ask(worker: asyncio.subprocess.Process, plan: Hunt, seed: int) -> Outcome:
-    _send(worker, {"seed": seed, "out": plan.out})
+async def _ask(worker: asyncio.subprocess.Process, plan: Hunt, seed: int, patience: float) -> Outcome:
+    _send(worker, {"seed": seed, "out": plan.out, "shrink": plan.shrink})
     try:
-        answer = await asyncio.wait_for(_receive(worker), plan.patience)
+        while "alive" in (answer := await asyncio.wait_for(_receive(worker), patience)):
+            pass
     except TimeoutError:
         await _end(worker)
-        return Outcome(seed, f"did not hand over for {plan.patience:.0f} s of real time, and was ended")
+        return Outcome(seed, f"did not hand over for {patience:.0f} s of real time, and was ended")
     except EOFError:
         return Outcome(seed, await _death(worker))
-    return Outcome(**answer)
+    return Outcome.of_json(answer)
 
 
 @contextlib.asynccontextmanager
-async def _worker(plan: Hunt) -> Any:
+async def _worker(plan: Hunt) -> AsyncIterator[tuple[asyncio.subprocess.Process, float]]:
+    """One that is ready, and the seconds after which it has been silent for too long."""
     worker = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "libos.sim.worker"),
         stdin=asyncio.subprocess.PIPE,
@@ -91,7 +94,7 @@ async def _worker(plan: Hunt) -> Any:
             raise ConfigError(f"{plan.file}: {await _death(worker)}") from None
         if "refused" in answer:
             raise ConfigError(answer["refused"])
-        yield worker
+        yield worker, answer["real_limit"] + plan.grace
     finally:
         await _end(worker)
 

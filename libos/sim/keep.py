@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from libos.sched.sim import EVENT_BYTES, unpack_events
 from libos.sim.capture import frames_of
@@ -29,13 +29,15 @@ EVENTS_MAX = 1 << 20
 FRAMES_MAX = 1 << 18
 
 
-def run_and_keep(scenario: Scenario, first: Outcome, out: str | os.PathLike[str]) -> Path:
-    """The folder that it made."""
-    folder = Path(out) / f"seed{first.seed}"
+def run_and_keep(
+    scenario: Scenario, first: Outcome, out: str | os.PathLike[str], suffix: str = "", **options: Any
+) -> Path:
+    """The folder that it made. ``options``: the World's, as they were."""
+    folder = Path(out) / f"seed{first.seed}{suffix}"
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.pcap"):
         old.unlink()
-    with scenario.world(first.seed, capture=folder) as world:
+    with scenario.world(first.seed, capture=folder, **options) as world:
         world.sim.record(EVENTS_MAX)
         again = scenario.run(world)
         with open(folder / "events.txt", "w", encoding="utf-8") as file:

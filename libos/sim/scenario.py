@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any
 
 from libos.errors import ConfigError
-from libos.sim.times import to_ns
+from libos.sim.times import show, to_ns
 from libos.sim.world import World
 
 __all__ = ["Limits", "Outcome", "Scenario"]
@@ -72,6 +72,19 @@ class Outcome:
     digest: str = ""
     took: float = 0.0  # real, s
     trace: str = ""
+    faults: tuple[str, ...] = ()  # that were applied, a line each
+    shrunk: tuple[str, ...] | None = None  # those of them that are enough
+    runs: int = 0  # that this took
+
+    @classmethod
+    def of_json(cls, fields: Mapping[str, Any]) -> Outcome:
+        shrunk = fields["shrunk"]
+        return cls(**{**fields, "faults": (*fields["faults"],), "shrunk": None if shrunk is None else (*shrunk,)})
+
+    def is_like(self, other: Outcome) -> bool:
+        """Whether both failed, and by the same kind of error."""
+        kinds = [str(each.failed).partition(" ")[0].partition(":")[0] for each in (self, other)]
+        return self.failed is not None and other.failed is not None and kinds[0] == kinds[1]
 
 
 class Scenario:
@@ -138,11 +151,22 @@ class Scenario:
             raise
         except BaseException as caught:
             error = caught
-        outcome = Outcome(world.seed, time=world.now, digest=world.digest, took=time.monotonic() - began)
+        outcome = Outcome(
+            world.seed,
+            time=world.now,
+            digest=world.digest,
+            took=time.monotonic() - began,
+            faults=tuple(f"{show(when)} {fault}" for when, fault in applied(world)),
+        )
         if error is None:
             return outcome
         trace = "".join(traceback.format_exception(type(error), error, _outside_libos(error.__traceback__)))
         return replace(outcome, failed=summary(error), trace=trace)
+
+
+def applied(world: World) -> list[tuple[int, Any]]:
+    """The faults of a run, so that another one can be given them."""
+    return list(getattr(world, "applied", ()))
 
 
 def summary(error: BaseException) -> str:

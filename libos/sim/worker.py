@@ -1,8 +1,8 @@
 """A process that runs the seeds it is told: ``python -m libos.sim.worker``, the other end of ``hunt.py``.
 
 It reads a request in each line of its standard input (the first one names the scenario), and answers each with a line
-on what was its standard output; what a scenario prints outside of machines goes to standard error. Its end is the end
-of its input.
+on what was its standard output; while it shrinks, with ``{"alive": true}`` after each run before that. What a scenario
+prints outside of machines goes to standard error. Its end is the end of its input.
 """
 
 from __future__ import annotations
@@ -11,18 +11,22 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, TextIO
 
 from libos.errors import LibosError
 from libos.sim.keep import run_and_keep
-from libos.sim.scenario import Outcome, Scenario, summary
+from libos.sim.scenario import Outcome, Scenario, applied, summary
+from libos.sim.shrink import shrink
+from libos.sim.times import to_ns
 
 __all__ = ["serve"]
 
+REAL_LIMIT = "5min"  # of a run, unless told otherwise
+
 
 def serve(requests: TextIO, answer: Callable[[Mapping[str, Any]], object]) -> None:
-    """Answer all requests: the scenario's ``{"file", "limits"}``, then seeds: ``{"seed", "out"}``."""
+    """Answer all requests: the scenario's ``{"file", "limits"}``, then seeds: ``{"seed", "out", "shrink"}``."""
     first = json.loads(requests.readline())
     try:
         scenario = Scenario.load(first["file"], first["limits"])
@@ -32,18 +36,44 @@ def serve(requests: TextIO, answer: Callable[[Mapping[str, Any]], object]) -> No
     except Exception as error:
         answer({"refused": f"{first['file']}: {summary(error)}"})
         return
-    answer({"ready": True})
+    if scenario.limits.real_limit is None:
+        scenario.limits = replace(scenario.limits, real_limit=REAL_LIMIT)
+    answer({"real_limit": to_ns(scenario.limits.real_limit or REAL_LIMIT) / 1e9})
     for line in requests:
         request = json.loads(line)
-        answer(asdict(_run(scenario, request["seed"], request["out"])))
+        outcome, faults = _run(scenario, request["seed"])
+        if outcome.failed is not None and request["out"] is not None:
+            run_and_keep(scenario, outcome, request["out"])
+        if outcome.failed is not None and request["shrink"]:
+            outcome = _shrink(scenario, outcome, faults, request["out"], lambda: answer({"alive": True}))
+        answer(asdict(outcome))
 
 
-def _run(scenario: Scenario, seed: int, out: str | None) -> Outcome:
-    with scenario.world(seed) as world:
-        outcome = scenario.run(world)
-    if outcome.failed is not None and out is not None:
-        run_and_keep(scenario, outcome, out)
-    return outcome
+def _run(scenario: Scenario, seed: int, **options: Any) -> tuple[Outcome, list[tuple[int, Any]]]:
+    with scenario.world(seed, **options) as world:
+        return scenario.run(world), applied(world)
+
+
+def _shrink(
+    scenario: Scenario, first: Outcome, faults: list[tuple[int, Any]], out: str | None, alive: Callable[[], object]
+) -> Outcome:
+    """With the few faults that are enough for the same failure."""
+    if not faults:
+        return first
+
+    def fails(some: list[tuple[int, Any]]) -> bool:
+        again, _ = _run(scenario, first.seed, faults=some)
+        alive()
+        return again.is_like(first)
+
+    found = shrink(faults, fails)
+    if not found.reproduced:
+        return replace(first, runs=found.runs)
+    small, _ = _run(scenario, first.seed, faults=found.items)
+    if out is not None:
+        folder = run_and_keep(scenario, small, out, "-shrunk", faults=found.items)
+        (folder / "faults.json").write_text(json.dumps(found.items) + "\n")
+    return replace(first, shrunk=small.faults, runs=found.runs)
 
 
 def main() -> None:
