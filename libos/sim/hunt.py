@@ -69,7 +69,7 @@ async def _ask(worker: asyncio.subprocess.Process, plan: Hunt, seed: int, patien
             pass
     except TimeoutError:
         await _end(worker)
-        return Outcome(seed, f"did not hand over for {patience:.0f} s of real time, and was ended")
+        return Outcome(seed, f"did not hand over for {patience:g} s of real time, and was ended")
     except EOFError:
         return Outcome(seed, await _death(worker))
     return Outcome.of_json(answer)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +100,7 @@ def _describe(item: pytest.Item, world: World) -> str:
         again += f" --libos-seeds {world.seed}..{world.seed}"
     if not hash_seed_is_fixed():
         again += "    # with PYTHONHASHSEED=0 for both, if it iterates over sets of strings"
-    elif sys.flags.hash_randomization:
+    elif "PYTHONHASHSEED" in os.environ:
         again = f"PYTHONHASHSEED={os.environ['PYTHONHASHSEED']} {again}"
     lines = [f"seed {world.seed}, at {show(world.now)} s, digest {world.digest}", f"again: {again}"]
     log = list(world.log)
