@@ -24,9 +24,9 @@ from libos.errors import ConfigError, LibosError
 from libos.sim.hunt import Hunt, hunt
 from libos.sim.keep import run_and_keep
 from libos.sim.output import Line
-from libos.sim.scenario import Limits, Outcome, Scenario, summary
 from libos.sim.seeds import parse_seeds
 from libos.sim.times import show
+from libos.sim.trial import Limits, Outcome, ScenarioFile, summary
 
 __all__ = ["sim"]
 
@@ -109,7 +109,7 @@ def _one(file: str, seed: int, limits: dict[str, str | None], out: str | None, f
     _fix_hash_seed()
     options: dict[str, Any] = {} if faults is None else {"faults": read_faults(faults)}
     try:
-        scenario = Scenario.load(file, limits)
+        scenario = ScenarioFile.load(file, limits)
     except LibosError:
         raise
     except Exception as error:

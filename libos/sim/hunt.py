@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from libos.errors import ConfigError
-from libos.sim.scenario import Outcome
+from libos.sim.trial import Outcome
 
 __all__ = ["Hunt", "hunt"]
 

@@ -18,9 +18,9 @@ from typing import Any, TextIO
 from libos.sched.sim import EVENT_BYTES, unpack_events
 from libos.sim.capture import frames_of
 from libos.sim.record import EVENT_NAMES
-from libos.sim.scenario import Outcome, Scenario
 from libos.sim.timeline import Action, Timeline
 from libos.sim.times import show
+from libos.sim.trial import Outcome, ScenarioFile
 from libos.sim.world import World
 
 __all__ = ["run_and_keep"]
@@ -30,7 +30,7 @@ FRAMES_MAX = 1 << 18
 
 
 def run_and_keep(
-    scenario: Scenario, first: Outcome, out: str | os.PathLike[str], suffix: str = "", **options: Any
+    scenario: ScenarioFile, first: Outcome, out: str | os.PathLike[str], suffix: str = "", **options: Any
 ) -> Path:
     """The folder that it made. ``options``: the World's, as they were."""
     folder = Path(out) / f"seed{first.seed}{suffix}"

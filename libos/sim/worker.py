@@ -16,9 +16,9 @@ from typing import Any, TextIO
 
 from libos.errors import LibosError
 from libos.sim.keep import run_and_keep
-from libos.sim.scenario import Outcome, Scenario, applied, summary
 from libos.sim.shrink import shrink
 from libos.sim.times import to_ns
+from libos.sim.trial import Outcome, ScenarioFile, applied, summary
 
 __all__ = ["serve"]
 
@@ -29,7 +29,7 @@ def serve(requests: TextIO, answer: Callable[[Mapping[str, Any]], object]) -> No
     """Answer all requests: the scenario's ``{"file", "limits"}``, then seeds: ``{"seed", "out", "shrink"}``."""
     first = json.loads(requests.readline())
     try:
-        scenario = Scenario.load(first["file"], first["limits"])
+        scenario = ScenarioFile.load(first["file"], first["limits"])
     except LibosError as error:
         answer({"refused": str(error)})
         return
@@ -49,13 +49,13 @@ def serve(requests: TextIO, answer: Callable[[Mapping[str, Any]], object]) -> No
         answer(asdict(outcome))
 
 
-def _run(scenario: Scenario, seed: int, **options: Any) -> tuple[Outcome, list[tuple[int, Any]]]:
+def _run(scenario: ScenarioFile, seed: int, **options: Any) -> tuple[Outcome, list[tuple[int, Any]]]:
     with scenario.world(seed, **options) as world:
         return scenario.run(world), applied(world)
 
 
 def _shrink(
-    scenario: Scenario, first: Outcome, faults: list[tuple[int, Any]], out: str | None, alive: Callable[[], object]
+    scenario: ScenarioFile, first: Outcome, faults: list[tuple[int, Any]], out: str | None, alive: Callable[[], object]
 ) -> Outcome:
     """With the few faults that are enough for the same failure."""
     if not faults:

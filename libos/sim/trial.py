@@ -30,7 +30,7 @@ from libos.errors import ConfigError
 from libos.sim.times import show, to_ns
 from libos.sim.world import World
 
-__all__ = ["Limits", "Outcome", "Scenario"]
+__all__ = ["Limits", "Outcome", "ScenarioFile"]
 
 _LIBOS = f"{Path(__file__).resolve().parent.parent}{os.sep}"
 LINE_MAX = 160
@@ -87,7 +87,7 @@ class Outcome:
         return self.failed is not None and other.failed is not None and kinds[0] == kinds[1]
 
 
-class Scenario:
+class ScenarioFile:
     """Made by :meth:`load`."""
 
     def __init__(
@@ -103,7 +103,7 @@ class Scenario:
         self.file = file
 
     @classmethod
-    def load(cls, file: str | Path, given: Mapping[str, Any]) -> Scenario:
+    def load(cls, file: str | Path, given: Mapping[str, Any]) -> ScenarioFile:
         """Run the file as a module, with its folder first in ``sys.path``. ``given`` wins over its SETTINGS.
         Raises ConfigError if it is none; what the file itself raises is raised as it is."""
         path = Path(file)
