@@ -13,7 +13,8 @@ them and the clock are simulated. Time is virtual: it jumps to whatever happens 
 Layer 4, as the rest of ``libos/``; nothing imports it but its users.
 """
 
-from libos.sim.errors import Deadlock, LimitReached, NotDeterministic, ProgramFailed
+from libos.sim.errors import CheckFailed, Deadlock, LimitReached, NotDeterministic, ProgramFailed
+from libos.sim.faults import Fault
 from libos.sim.machine import SimMachine
 from libos.sim.network import Network
 from libos.sim.output import Line
@@ -22,7 +23,9 @@ from libos.sim.record import check_determinism
 from libos.sim.world import World
 
 __all__ = [
+    "CheckFailed",
     "Deadlock",
+    "Fault",
     "LimitReached",
     "Line",
     "Module",

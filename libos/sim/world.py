@@ -16,7 +16,7 @@ import heapq
 import ipaddress
 import itertools
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -26,12 +26,16 @@ from libos.errors import WorldError
 from libos.rand import Rng
 from libos.sched.reactor import NEVER
 from libos.sched.sim import IDLE, UNTIL, Sim
+from libos.sim.checks import Check, Checks
 from libos.sim.errors import Deadlock, LimitReached
+from libos.sim.faults import Fault, Faults, Schedule, check_subjects, when_ns
+from libos.sim.inject import Injector, Moment
 from libos.sim.machine import SimMachine
 from libos.sim.names import WorldHosts
 from libos.sim.network import LAN, MTU, Network, SimWire, WireSpec, as_impairment, new_wire
 from libos.sim.output import Line, Log
 from libos.sim.owner import Owner, Ownership
+from libos.sim.profiles import apply_profile
 from libos.sim.program import Face, Program, Target
 from libos.sim.record import ENDED, OUTPUT, STARTED, TIMER
 from libos.sim.shared import Collector, shared
@@ -41,14 +45,16 @@ from libos.sim.waiting import describe
 __all__ = ["World"]
 
 EPOCH = 1_750_000_000 * 10**9  # the time of day at which a world begins, unless told otherwise
+ACTION = 2  # among what comes at one time
 LOOK_EVERY = 256  # steps between two looks at real time
 SUBNETS = ("10.0.0.0/16",)
 WIRES = 0x0AFF0000  # 10.255.0.0: subnets of wires
 
 
-class World:
+class World(Injector):
     """``seed``: what all choices come from. ``epoch``: the time of day at its beginning, ns since 1970. ``echo``: gets
-    each line that a program writes. ``clock``: of real time, for the limit."""
+    each line that a program writes. ``faults``: with their times; those and no others happen, whatever is asked for.
+    ``clock``: of real time, for the limit."""
 
     def __init__(
         self,
@@ -56,6 +62,7 @@ class World:
         *,
         epoch: int = EPOCH,
         echo: Callable[[Line], object] | None = None,
+        faults: Schedule | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.seed = seed
@@ -77,13 +84,16 @@ class World:
         self._steps: list[Callable[[], None]] = []  # by id, too
         self._echo = echo
         self._real = MonotonicClock() if clock is None else clock
-        self._times: list[tuple[int, int, Callable[[], object]]] = []  # a heap
-        self._order = itertools.count()
+        self._times: list[tuple[int, int, int, Callable[[], object]]] = []  # a heap
+        self._orders = itertools.count(), itertools.count(), itertools.count()  # by rank
         self._awaited = 0
         self._failed: BaseException | None = None
         self._spinning = False
         self._collector = Collector()
         self._closed = False
+        self.fault_rng = self.rng.fork()  # what is drawn for faults shifts nothing else
+        self.checks = Checks(self)
+        self.faults = Faults(self, faults)
 
     # --- what is in it -----------------------------------------------------------------------------------------------
 
@@ -126,6 +136,7 @@ class World:
             name,
             addresses,
             network.plug(name),
+            network.wires[name],
             skew=_signed_ns(skew),
             drift_ppb=drift_ppb,
             settings=settings,
@@ -156,20 +167,109 @@ class World:
         number = 4 * len(self.wires)
         ends = ip or tuple(f"{ipaddress.ip_address(WIRES + number + i)}/30" for i in (1, 2))
         wire = self.wires[name] = new_wire(self, a, b, there, there if back is None else as_impairment(back), mtu)
-        for machine, link, address in zip((a, b), wire.insides, ends, strict=True):
-            machine.add_link(link, address)
+        for i, machine in enumerate((a, b)):
+            machine.add_link(wire.insides[i], ends[i], wire, i, mtu)
         return wire
 
-    def at(self, when: Duration, action: Callable[[], object]) -> None:
-        """Call ``action`` when virtual time has come to ``when``, before anything else happens then."""
-        self._call_at(max(to_ns(when), self.now), action)
+    def at(self, when: Duration, action: Callable[[], object] | None = None) -> Moment:
+        """Call ``action`` when virtual time has come to ``when``, before anything else happens then. What is given back
+        has the calls for faults (``inject.py``), which then come at that time."""
+        return self._at(max(to_ns(when), self.now), action)
 
-    def after(self, delay: Duration, action: Callable[[], object]) -> None:
+    def after(self, delay: Duration, action: Callable[[], object] | None = None) -> Moment:
         """The same, from now on."""
-        self._call_at(self.now + to_ns(delay), action)
+        return self._at(self.now + to_ns(delay), action)
 
-    def _call_at(self, when: int, action: Callable[[], object]) -> None:
-        heapq.heappush(self._times, (when, next(self._order), action))
+    def _at(self, when: int, action: Callable[[], object] | None) -> Moment:
+        if action is not None:
+            self.call_at(when, action)
+        return Moment(self, lambda fault, delay: self.faults.plan(max(when, self._soon()) + delay, fault))
+
+    def call_at(self, when: int, action: Callable[[], object], rank: int = ACTION) -> None:
+        """Of several at one time: the ends of faults, beginnings of faults, actions."""
+        heapq.heappush(self._times, (when, rank, next(self._orders[rank]), action))
+
+    # --- faults and checks -------------------------------------------------------------------------------------------
+
+    def inject(self, fault: Fault, delay: int = 0) -> None:
+        """It, as soon as it may come: see ``faults.py``."""
+        self.faults.plan(self._soon() + delay, check_subjects(self, fault))
+
+    def _soon(self) -> int:
+        """Faults come before anything else at their time, and this one has begun."""
+        return self.now + 1 if self.now or self._spinning else 0
+
+    def _draws(self) -> tuple[World, Rng]:
+        return self, self.fault_rng
+
+    def plan(self, faults: Schedule) -> None:
+        """Several, each with its time."""
+        for when, fault in faults:
+            self.faults.plan(max(when_ns(when), self._soon()), check_subjects(self, fault))
+
+    @property
+    def applied(self) -> list[tuple[int, Fault]]:
+        """The faults so far, with the times (ns) at which they began."""
+        return self.faults.applied
+
+    @property
+    def schedule(self) -> list[tuple[int, Fault]]:
+        """The same, and those to come."""
+        return self.faults.schedule
+
+    def profile(
+        self,
+        name: str,
+        *,
+        machines: Iterable[str] | None = None,
+        kinds: Iterable[str] | None = None,
+        begin: Duration = 0,
+        until: Duration = "30s",
+    ) -> None:
+        """Wires as the profile has them from now on, and random faults from ``begin`` to ``until``, when the last one
+        has ended. ``machines``: whom they concern (all that there are), ``kinds``: those allowed. See ``profiles.py``.
+        """
+        chosen = tuple(self.machines if machines is None else machines)
+        apply_profile(self, name, chosen, None if kinds is None else set(kinds), to_ns(begin), to_ns(until))
+
+    def always(self, check: Check, name: str | None = None) -> None:
+        """``check`` must hold after every step, or ``run`` raises CheckFailed. See ``checks.py``."""
+        self.checks.always(check, name or _name_of(check))
+
+    def eventually(self, check: Check, within: Duration, name: str | None = None) -> None:
+        """``check`` must come to hold within this time from now. ``run`` goes on until it does."""
+        self.checks.eventually(check, name or _name_of(check), self.now + to_ns(within))
+
+    def when(self, condition: Check, then: Callable[[], object] | None = None) -> Moment:
+        """As soon as ``condition`` holds after a step, once: call ``then``, and inject what is asked for here."""
+        asked: list[tuple[Fault, int]] = []
+
+        def come() -> None:
+            for fault, delay in asked:
+                self.inject(fault, delay)
+            if then is not None:
+                then()
+
+        self.checks.when(condition, come)
+        return Moment(self, lambda fault, delay: asked.append((fault, delay)))
+
+    def block(self, source: str, target: str, blocked: bool) -> None:
+        """Nothing that one machine sends reaches the other, by networks and by wires."""
+        for network in self.networks.values():
+            network.block(source, target, blocked)
+        for wire in self.wires.values():
+            if {source, target} == set(wire.between):
+                wire.block(wire.between.index(source), blocked or not self.machines[source].up)
+
+    def wires_of(self, name: str) -> list[SimWire]:
+        """Those between a machine and its networks; or that between two machines."""
+        if name in self.wires:
+            return [self.wires[name]]
+        return [network.wires[name] for network in self.networks.values() if name in network.wires]
+
+    def wait_for(self, programs: int) -> None:
+        """So many more (or less) have to end before the world does."""
+        self._awaited += programs
 
     def _check(self, name: str, known: Any) -> None:
         if self._closed:
@@ -221,12 +321,15 @@ class World:
 
     def _spin(self, stop: int, ends: bool, deadline: int | None) -> None:
         following, steps, left = self.sim.next, self._steps, LOOK_EVERY
-        while not (ends and self._awaited == 0):
+        self._fire()
+        while not (ends and self._awaited == 0 and not self.checks.pending):
             # Without an end in sight it is asked whether anything is left to happen.
             who = following(min(stop, self._times[0][0]) if self._times else NEVER if ends else stop)
             if who >= 0:
                 steps[who]()
                 self._raise_failure()
+                if not self.checks.idle:
+                    self.checks.look()
                 left -= 1
             elif who == UNTIL:
                 if not self._fire() and self.now >= stop and not ends:
@@ -253,10 +356,13 @@ class World:
         """Calls what is due."""
         fired = False
         while self._times and self._times[0][0] <= self.now:
-            _, order, action = heapq.heappop(self._times)
-            self.sim.note(TIMER, 0, order)
+            _, rank, order, action = heapq.heappop(self._times)
+            if rank == ACTION:  # faults note themselves
+                self.sim.note(TIMER, 0, order)
             action()
             self._raise_failure()
+            if not self.checks.idle:
+                self.checks.look()
             fired = True
         return fired
 
@@ -336,6 +442,10 @@ class World:
 
 def _signed_ns(skew: Duration) -> int:
     return to_ns(skew) if isinstance(skew, str) or skew >= 0 else -to_ns(-skew)
+
+
+def _name_of(check: Check) -> str:
+    return getattr(check, "__qualname__", type(check).__name__)
 
 
 def _nothing() -> None:
