@@ -17,31 +17,30 @@ from tests.sim.echo import PORT, ask, serve
 S = 10**9
 
 
-async def beat(seen: list[float], host: str = "server", every: float = 0.1) -> None:
+async def beat(world: World, seen: list[float], host: str = "server", every: float = 0.1) -> None:
     """One line there and back after the other; notes when each came."""
     reader, writer = await asyncio.open_connection(host, PORT)
     with contextlib.closing(writer):
         while True:
             writer.write(b"beat\n")
             await reader.readline()
-            seen.append(asyncio.get_running_loop().time())
+            seen.append(world.time)
             await asyncio.sleep(every)
 
 
 def beating(inject: Callable[[World], None], *, until: str = "20s", seed: int = 1) -> tuple[World, list[float]]:
-    """When answers came, in virtual time. The world is closed."""
+    """A world that has run and is closed, and when answers came."""
     seen: list[float] = []
     world = World(seed)
     with world:
         world.machine("server", serve, daemon=True)
-        client = world.machine("client", beat, args=(seen,), daemon=True)
-        began = client.now_ns() / 1e9
+        world.machine("client", beat, args=(world, seen), daemon=True)
         inject(world)
         world.run(until=until)
         world.retransmissions = sum(  # type: ignore[attr-defined]
             machine.machine.statistics()["retransmissions"] for machine in world.machines.values()
         )
-    return world, [when - began for when in seen]
+    return world, seen
 
 
 def gaps(seen: list[float], least: float = 0.3) -> list[tuple[float, float]]:
@@ -73,8 +72,8 @@ def test_frames_are_lost_for_a_while(inject: Callable[[World], None]) -> None:
 
 def test_others_do_not_notice_a_partition() -> None:
     def inject(world: World) -> None:
-        for name, host in (("other", "server"), ("third", "client")):
-            world.machine(name, beat if host == "server" else serve, args=(other,) if host == "server" else ())
+        world.machine("other", beat, args=(world, other), daemon=True)
+        world.machine("third")
         world.at("2s").partition({"client", "third"}, "server", lasts="5s")
 
     other: list[float] = []
@@ -89,7 +88,7 @@ def test_a_wire_between_two_is_cut_as_well() -> None:
         a = world.machine("a", serve, daemon=True)
         b = world.machine("b")
         world.wire(a, b, "delay=1ms")
-        b.start(beat, seen, a.addresses[-1], daemon=True)
+        b.start(beat, world, seen, a.addresses[-1], daemon=True)
         world.at("1s").partition("a", "b", lasts="1s")
         world.at("4s").clog("a-b", lasts="1s")
         world.run(until="8s")
@@ -202,7 +201,7 @@ def test_clocks_go_wrong_and_right_again() -> None:
         world.at("1.5s").skew("a", -100, lasts="2s")
         world.at("4.5s").drift("a", 100_000_000, lasts="1s")
         world.run()
-        assert [round(off, 3) for _, off in seen] == [0, -100, -100, 0, 0.05, 0.1, 0.1, 0.1]
+        assert [round(off, 3) for _, off in seen] == [0, -100, -100, 0, 0.045, 0.1, 0.1, 0.1]
         assert world.time == pytest.approx(7.9, abs=0.01)
 
 
@@ -221,10 +220,11 @@ async def count(world: World, name: str) -> None:
                 disk["count"] = disk.get("count", 0) + 1
                 since += 1
                 writer.write(f"{disk['count']} {since}\n".encode())
-        finally:
+        except BaseException:
             disk["count"] = -1000
             writer.write(b"last words\n")
             print("last words")
+            raise
 
     server = await asyncio.start_server(handle, port=PORT)
     await server.serve_forever()
@@ -274,8 +274,8 @@ def test_a_crash_that_nobody_ends() -> None:
     async def client() -> str:
         try:
             await exchange("server", 100)
-        except TimeoutError:
-            return "timed out"
+        except OSError as error:
+            return error.strerror
         return "?"
 
     with World() as world:
@@ -283,7 +283,7 @@ def test_a_crash_that_nobody_ends() -> None:
         machine = world.machine("client", client)
         world.at("5s").crash("server")
         world.run()
-        assert machine.result == "timed out"
+        assert machine.result == "No route to host"  # after a quarter of an hour, as nobody answers ARP
         with pytest.raises(WorldError, match="has crashed"):
             world.machines["server"].start(serve)
 
@@ -307,10 +307,11 @@ def test_the_world_waits_for_those_that_come_back() -> None:
 def test_faults_that_last_hold_for_who_comes_back() -> None:
     def inject(world: World) -> None:
         world.at("2s").crash("client", lasts="1s")
-        world.at("1s").partition("client", "server", lasts="9s")
+        world.at("1s").partition("client", "server", lasts="4s")
 
     _, seen = beating(inject)
-    assert not [when for when in seen if 1.01 < when < 6]
+    assert not [when for when in seen if 1.01 < when < 5]
+    assert max(seen) > 6
 
 
 def test_wires_of_its_own_come_back_too() -> None:
@@ -337,7 +338,8 @@ def test_what_must_always_hold() -> None:
             state["x"] += 1
 
     def small() -> None:
-        assert state["x"] < 6, f"x is {state['x']}"
+        if state["x"] >= 6:
+            raise AssertionError(f"x is {state['x']}")
 
     with World(seed=9) as world:
         world.machine("a", work)
@@ -382,8 +384,8 @@ def test_as_soon_as_something_holds() -> None:
         world.when(lambda: len(state) == 3, lambda: called.append(world.time)).pause("a", lasts="2s")
         world.run(until="10s")
         assert called == pytest.approx([3])  # once
-        assert world.applied[0][0] == 3 * S + 1
-        assert len(state) == 9
+        assert world.applied[0][0] == pytest.approx(3 * S, abs=3)
+        assert len(state) == 8
 
 
 # --- schedules, profiles, repetition ---------------------------------------------------------------------------------
