@@ -35,6 +35,7 @@ from libos.sim.times import to_ns
 if TYPE_CHECKING:
     from libos.sim.machine import SimMachine
     from libos.sim.network import SimWire
+    from libos.sim.scenario import Scenario
     from libos.sim.world import World
 
 __all__ = ["KINDS", "Fault", "Faults", "Schedule"]
@@ -226,7 +227,7 @@ def names(subjects: str | SimMachine | SimWire | Iterable[str | SimMachine | Sim
     return (subjects.name,)
 
 
-def check_subjects(world: World, fault: Fault) -> Fault:
+def check_subjects(world: Scenario, fault: Fault) -> Fault:
     """It, if its subjects are there. Raises WorldError."""
     for name in (*fault.a, *fault.b):
         if name not in world.machines and not (fault.kind in LINKS and name in world.wires):

@@ -22,7 +22,7 @@ from libos.sim.times import Duration, to_ns
 if TYPE_CHECKING:
     from libos.sim.machine import SimMachine
     from libos.sim.network import SimWire
-    from libos.sim.world import World
+    from libos.sim.scenario import Scenario
 
     Machines = str | SimMachine | Iterable[str | SimMachine]
     Links = Machines | SimWire | Iterable[str | SimMachine | SimWire]
@@ -35,7 +35,7 @@ class Injector:
         """It, ``delay`` ns after the moment that this stands for."""
         raise NotImplementedError
 
-    def _draws(self) -> tuple[World, Rng]:
+    def _draws(self) -> tuple[Scenario, Rng]:
         raise NotImplementedError
 
     def partition(self, a: Machines, b: Machines | None = None, *, lasts: Duration = 0, both: bool = True) -> None:
@@ -94,11 +94,11 @@ class Injector:
 class Moment(Injector):
     """A time that is known now or later: ``reach`` gets what is to be done then."""
 
-    def __init__(self, world: World, reach: Callable[[Fault, int], None]) -> None:
+    def __init__(self, world: Scenario, reach: Callable[[Fault, int], None]) -> None:
         self._world = world
         self._reach = reach
 
-    def _draws(self) -> tuple[World, Rng]:
+    def _draws(self) -> tuple[Scenario, Rng]:
         return self._world, self._world.fault_rng
 
     def inject(self, fault: Fault, delay: int = 0) -> None:

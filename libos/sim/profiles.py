@@ -14,7 +14,7 @@ from libos.sim.inject import shuffled, swizzle
 from libos.sim.network import as_impairment
 
 if TYPE_CHECKING:
-    from libos.sim.world import World
+    from libos.sim.scenario import Scenario
 
 __all__ = ["PROFILES", "Profile", "apply_profile"]
 
@@ -63,7 +63,7 @@ _WORSE = ("loss=30%", "loss=20%,burst=10", "delay=200ms,jitter=200ms", "duplicat
 
 
 def apply_profile(
-    world: World, name: str, machines: tuple[str, ...], kinds: set[str] | None, begin: int, until: int
+    world: Scenario, name: str, machines: tuple[str, ...], kinds: set[str] | None, begin: int, until: int
 ) -> None:
     """See :meth:`World.profile <libos.sim.world.World.profile>`."""
     if name not in PROFILES:

@@ -16,7 +16,7 @@ import heapq
 import ipaddress
 import itertools
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -26,18 +26,17 @@ from libos.errors import WorldError
 from libos.rand import Rng
 from libos.sched.reactor import NEVER
 from libos.sched.sim import IDLE, UNTIL, Sim
-from libos.sim.checks import Check, Checks
+from libos.sim.checks import Checks
 from libos.sim.errors import Deadlock, LimitReached
-from libos.sim.faults import Fault, Faults, Schedule, check_subjects, when_ns
-from libos.sim.inject import Injector, Moment
+from libos.sim.faults import Faults, Schedule
 from libos.sim.machine import SimMachine
 from libos.sim.names import WorldHosts
 from libos.sim.network import LAN, MTU, Network, SimWire, WireSpec, as_impairment, new_wire
 from libos.sim.output import Line, Log
 from libos.sim.owner import Owner, Ownership
-from libos.sim.profiles import apply_profile
 from libos.sim.program import Face, Program, Target
 from libos.sim.record import ENDED, OUTPUT, STARTED, TIMER
+from libos.sim.scenario import ACTION, Scenario
 from libos.sim.shared import Collector, shared
 from libos.sim.times import Duration, show, to_ns
 from libos.sim.waiting import describe
@@ -45,13 +44,12 @@ from libos.sim.waiting import describe
 __all__ = ["World"]
 
 EPOCH = 1_750_000_000 * 10**9  # the time of day at which a world begins, unless told otherwise
-ACTION = 2  # among what comes at one time
 LOOK_EVERY = 256  # steps between two looks at real time
 SUBNETS = ("10.0.0.0/16",)
 WIRES = 0x0AFF0000  # 10.255.0.0: subnets of wires
 
 
-class World(Injector):
+class World(Scenario):
     """``seed``: what all choices come from. ``epoch``: the time of day at its beginning, ns since 1970. ``echo``: gets
     each line that a program writes. ``faults``: with their times; those and no others happen, whatever is asked for.
     ``clock``: of real time, for the limit."""
@@ -171,87 +169,9 @@ class World(Injector):
             machine.add_link(wire.insides[i], ends[i], wire, i, mtu)
         return wire
 
-    def at(self, when: Duration, action: Callable[[], object] | None = None) -> Moment:
-        """Call ``action`` when virtual time has come to ``when``, before anything else happens then. What is given back
-        has the calls for faults (``inject.py``), which then come at that time."""
-        return self._at(max(to_ns(when), self.now), action)
-
-    def after(self, delay: Duration, action: Callable[[], object] | None = None) -> Moment:
-        """The same, from now on."""
-        return self._at(self.now + to_ns(delay), action)
-
-    def _at(self, when: int, action: Callable[[], object] | None) -> Moment:
-        if action is not None:
-            self.call_at(when, action)
-        return Moment(self, lambda fault, delay: self.faults.plan(max(when, self._soon()) + delay, fault))
-
     def call_at(self, when: int, action: Callable[[], object], rank: int = ACTION) -> None:
         """Of several at one time: the ends of faults, beginnings of faults, actions."""
         heapq.heappush(self._times, (when, rank, next(self._orders[rank]), action))
-
-    # --- faults and checks -------------------------------------------------------------------------------------------
-
-    def inject(self, fault: Fault, delay: int = 0) -> None:
-        """It, as soon as it may come: see ``faults.py``."""
-        self.faults.plan(self._soon() + delay, check_subjects(self, fault))
-
-    def _soon(self) -> int:
-        """Faults come before anything else at their time, and this one has begun."""
-        return self.now + 1 if self.now or self._spinning else 0
-
-    def _draws(self) -> tuple[World, Rng]:
-        return self, self.fault_rng
-
-    def plan(self, faults: Schedule) -> None:
-        """Several, each with its time."""
-        for when, fault in faults:
-            self.faults.plan(max(when_ns(when), self._soon()), check_subjects(self, fault))
-
-    @property
-    def applied(self) -> list[tuple[int, Fault]]:
-        """The faults so far, with the times (ns) at which they began."""
-        return self.faults.applied
-
-    @property
-    def schedule(self) -> list[tuple[int, Fault]]:
-        """The same, and those to come."""
-        return self.faults.schedule
-
-    def profile(
-        self,
-        name: str,
-        *,
-        machines: Iterable[str] | None = None,
-        kinds: Iterable[str] | None = None,
-        begin: Duration = 0,
-        until: Duration = "30s",
-    ) -> None:
-        """Wires as the profile has them from now on, and random faults from ``begin`` to ``until``, when the last one
-        has ended. ``machines``: whom they concern (all that there are), ``kinds``: those allowed. See ``profiles.py``.
-        """
-        chosen = tuple(self.machines if machines is None else machines)
-        apply_profile(self, name, chosen, None if kinds is None else set(kinds), to_ns(begin), to_ns(until))
-
-    def always(self, check: Check, name: str | None = None) -> None:
-        """``check`` must hold after every step, or ``run`` raises CheckFailed. See ``checks.py``."""
-        self.checks.always(check, name or _name_of(check))
-
-    def eventually(self, check: Check, within: Duration, name: str | None = None) -> None:
-        """``check`` must come to hold within this time from now. ``run`` goes on until it does."""
-        self.checks.eventually(check, name or _name_of(check), self.now + to_ns(within))
-
-    def when(self, condition: Check, then: Callable[[], object] | None = None) -> Moment:
-        """As soon as ``condition`` holds after a step, once: call ``then``, and inject what is asked for here."""
-        asked: list[tuple[Fault, int]] = []
-
-        def come() -> None:
-            for fault, delay in asked:
-                self.inject(fault, delay)
-            if then is not None:
-                then()
-
-        self.checks.when(condition, come)
-        return Moment(self, lambda fault, delay: asked.append((fault, delay)))
 
     def block(self, source: str, target: str, blocked: bool) -> None:
         """Nothing that one machine sends reaches the other, by networks and by wires."""
@@ -442,10 +362,6 @@ class World(Injector):
 
 def _signed_ns(skew: Duration) -> int:
     return to_ns(skew) if isinstance(skew, str) or skew >= 0 else -to_ns(-skew)
-
-
-def _name_of(check: Check) -> str:
-    return getattr(check, "__qualname__", type(check).__name__)
 
 
 def _nothing() -> None:
