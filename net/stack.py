@@ -185,10 +185,12 @@ class Link:
         self.mac = mac
 
     @classmethod
-    def pair(cls, rng: Rng, *, mtu: int = 65520, caps: int = ALL, queue: int = 4096) -> tuple[Link, Link]:
-        """Two ends in memory. They must be driven by one thread."""
+    def pair(
+        cls, rng: Rng, *, mtu: int = 65520, caps: int = ALL, queue: int = 4096, mac: bytes | None = None
+    ) -> tuple[Link, Link]:
+        """Two ends in memory. They must be driven by one thread. ``mac``: the first one's."""
         a, b = ffi.new("struct link **"), ffi.new("struct link **")
-        mac_a, mac_b = random_mac(rng), random_mac(rng)
+        mac_a, mac_b = mac or random_mac(rng), random_mac(rng)
         check(lib.link_new_pair(a, b, mtu, caps, mac_a, mac_b, queue))
         return cls(a[0], mac_a), cls(b[0], mac_b)
 

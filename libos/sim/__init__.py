@@ -20,7 +20,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from libos.sim.errors import Deadlock, LimitReached, NotDeterministic, ProgramFailed
+    from libos.sim.errors import CheckFailed, Deadlock, LimitReached, NotDeterministic, ProgramFailed
+    from libos.sim.faults import Fault
     from libos.sim.machine import SimMachine
     from libos.sim.network import Network
     from libos.sim.output import Line
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from libos.sim.world import World
 
 __all__ = [
+    "CheckFailed",
     "Deadlock",
+    "Fault",
     "LimitReached",
     "Line",
     "Module",
@@ -44,7 +47,8 @@ __all__ = [
 
 _HOMES = MappingProxyType(
     {
-        **dict.fromkeys(("Deadlock", "LimitReached", "NotDeterministic", "ProgramFailed"), "errors"),
+        **dict.fromkeys(("CheckFailed", "Deadlock", "LimitReached", "NotDeterministic", "ProgramFailed"), "errors"),
+        "Fault": "faults",
         "Line": "output",
         "Module": "program",
         "Network": "network",

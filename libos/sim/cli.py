@@ -7,7 +7,6 @@ run by an interpreter with ``PYTHONHASHSEED=0`` (this one is replaced if it has 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import os
 import shlex
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from libos.errors import ConfigError, LibosError
+from libos.sim.faults import Fault
 from libos.sim.hunt import Hunt, hunt
 from libos.sim.keep import run_and_keep
 from libos.sim.output import Line
@@ -82,13 +82,11 @@ def sim(
     sys.exit(failed)
 
 
-def read_faults(file: str) -> list[tuple[int, Any]]:
+def read_faults(file: str) -> list[tuple[int, Fault]]:
     """As ``--out`` keeps them."""
-    # By its name only: whoever has no faults has no need of it.
-    fault = importlib.import_module("libos.sim.faults").Fault
     try:
         read = json.loads(Path(file).read_text(encoding="utf-8"))
-        return [(when, fault(kind, tuple(a), tuple(b), value, lasts)) for when, (kind, a, b, value, lasts) in read]
+        return [(when, Fault(kind, tuple(a), tuple(b), value, lasts)) for when, (kind, a, b, value, lasts) in read]
     except OSError as error:
         raise ConfigError(f"--faults {file}: {error.strerror}") from None
     except (ValueError, TypeError):

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from libos.sched.sim import EVENT_BYTES, unpack_events
 from libos.sim.capture import frames_of
+from libos.sim.faults import is_healed
 from libos.sim.record import EVENT_NAMES
 from libos.sim.timeline import Action, Timeline
 from libos.sim.times import show
@@ -53,10 +54,24 @@ def run_and_keep(
         end=again.time,
         lines=list(world.log),
         frames=frames,
-        actions=[Action(at, what) for at, what in world.actions],
+        actions=_actions(world, again.time),
     )
     (folder / "timeline.html").write_text(picture.html(), encoding="utf-8", errors="backslashreplace")
     return folder
+
+
+def _actions(world: World, end: int) -> list[Action]:
+    """What the world did, and the faults: each a band for as long as it lasted, in the lane of whom it concerns."""
+    found = [Action(at, what) for at, what in world.actions]
+    applied = world.applied
+    for at, fault in applied:
+        if fault.kind == "heal":
+            found.append(Action(at, str(fault)))
+            continue
+        healed = (when for when, heal in applied if when > at and is_healed(fault, heal))
+        last = min(at + fault.duration if fault.duration else end, next(healed, end), end)
+        found.append(Action(at, str(fault), last, [name for name in fault.a if name in world.machines]))
+    return sorted(found, key=lambda action: action.time)
 
 
 def _write_events(world: World, file: TextIO) -> None:

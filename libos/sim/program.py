@@ -85,6 +85,7 @@ class Program:
         self.world = machine.world
         self.target = target
         self.args = args
+        self.env = env
         self.daemon = daemon
         self.name = name or self._default_name()
         self.result: Any = None

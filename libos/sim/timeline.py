@@ -53,7 +53,7 @@ class Action(NamedTuple):
     time: int
     what: str
     end: int | None = None
-    machine: str | None = None  # whose lane it concerns; None: all
+    machines: Sequence[str] = ()  # whose lanes it concerns; none: all
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +120,14 @@ class Timeline:
         free = [-1.0, -1.0, -1.0, -1.0]
         for action in sorted(self.actions, key=lambda action: action.time):
             x = self._x(action.time)
-            top, bottom = TOP, height - FOOT
-            if action.machine in self.machines:
-                middle = self._y(str(action.machine))
-                top, bottom = int(middle - LANE / 2 + 4), int(middle + LANE / 2 - 4)
             says = _title(action.time, action.what)
-            if action.end is not None:
-                width = max(self._x(action.end) - x, 1.5)
-                yield f'<rect class="band" x="{x}" y="{top}" width="{width}" height="{bottom - top}">{says}</rect>'
+            if action.end is None:
+                yield f'<line class="moment" x1="{x}" y1="{TOP}" x2="{x}" y2="{height - FOOT}">{says}</line>'
             else:
-                yield f'<line class="moment" x1="{x}" y1="{top}" x2="{x}" y2="{bottom}">{says}</line>'
+                width = round(max(self._x(action.end) - x, 1.5), 1)
+                for machine in action.machines or self.machines:
+                    y = self._y(machine) - LANE / 2 + 3
+                    yield f'<rect class="band" x="{x}" y="{y}" width="{width}" height="{LANE - 6}">{says}</rect>'
             row = next((row for row, taken in enumerate(free) if taken < x), None)
             if row is not None:
                 free[row] = x + 6.2 * len(action.what) + 8

@@ -156,17 +156,12 @@ class ScenarioFile:
             time=world.now,
             digest=world.digest,
             took=time.monotonic() - began,
-            faults=tuple(f"{show(when)} {fault}" for when, fault in applied(world)),
+            faults=tuple(f"{show(when)} {fault}" for when, fault in world.applied),
         )
         if error is None:
             return outcome
         trace = "".join(traceback.format_exception(type(error), error, _outside_libos(error.__traceback__)))
         return replace(outcome, failed=summary(error), trace=trace)
-
-
-def applied(world: World) -> list[tuple[int, Any]]:
-    """The faults of a run, so that another one can be given them."""
-    return list(getattr(world, "applied", ()))
 
 
 def summary(error: BaseException) -> str:

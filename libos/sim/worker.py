@@ -15,10 +15,11 @@ from dataclasses import asdict, replace
 from typing import Any, TextIO
 
 from libos.errors import LibosError
+from libos.sim.faults import Fault
 from libos.sim.keep import run_and_keep
 from libos.sim.shrink import shrink
 from libos.sim.times import to_ns
-from libos.sim.trial import Outcome, ScenarioFile, applied, summary
+from libos.sim.trial import Outcome, ScenarioFile, summary
 
 __all__ = ["serve"]
 
@@ -49,19 +50,23 @@ def serve(requests: TextIO, answer: Callable[[Mapping[str, Any]], object]) -> No
         answer(asdict(outcome))
 
 
-def _run(scenario: ScenarioFile, seed: int, **options: Any) -> tuple[Outcome, list[tuple[int, Any]]]:
+def _run(scenario: ScenarioFile, seed: int, **options: Any) -> tuple[Outcome, list[tuple[int, Fault]]]:
     with scenario.world(seed, **options) as world:
-        return scenario.run(world), applied(world)
+        return scenario.run(world), world.applied
 
 
 def _shrink(
-    scenario: ScenarioFile, first: Outcome, faults: list[tuple[int, Any]], out: str | None, alive: Callable[[], object]
+    scenario: ScenarioFile,
+    first: Outcome,
+    faults: list[tuple[int, Fault]],
+    out: str | None,
+    alive: Callable[[], object],
 ) -> Outcome:
     """With the few faults that are enough for the same failure."""
     if not faults:
         return first
 
-    def fails(some: list[tuple[int, Any]]) -> bool:
+    def fails(some: list[tuple[int, Fault]]) -> bool:
         again, _ = _run(scenario, first.seed, faults=some)
         alive()
         return again.is_like(first)

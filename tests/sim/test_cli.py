@@ -100,7 +100,7 @@ def test_the_seeds_that_fail_do_so_again(libos_sim: Command, tmp_path: Path) -> 
     assert "not deterministic" not in kept
 
     folder = tmp_path / "kept" / f"seed{first}"
-    names = {"log.txt", "events.txt", "timeline.html", "server.net.pcap", "client.net.pcap"}
+    names = {"log.txt", "events.txt", "timeline.html", "server-net.pcap", "client-net.pcap"}
     assert {file.name for file in folder.iterdir()} == names
     picture = (folder / "timeline.html").read_text()
     assert "world_says_so" in picture
@@ -228,7 +228,7 @@ def test_captures_change_nothing_and_show_all(tmp_path: Path) -> None:
     seen, digest = run(capture=tmp_path)
     assert digest == run()[1]
     assert [each.file.name for each in seen.captures] == [
-        *("server.net.pcap", "client.net.pcap", "server.server-client.pcap", "client.server-client.pcap")
+        *("server-net.pcap", "client-net.pcap", "server-client@server.pcap", "server-client@client.pcap")
     ]
     on_net = frames_of(seen.captures[:2], seen.epoch, 1 << 20)
     arrived = [each for each in on_net if each.came is not None]
@@ -243,7 +243,7 @@ def test_captures_change_nothing_and_show_all(tmp_path: Path) -> None:
 def test_text_in_the_picture_is_text() -> None:
     evil = "<script>alert('&')</script>\x1b[31m"
     lines = [Line(5, evil, "stdout", evil)]
-    picture = Timeline(evil, evil, [evil], 10, lines, [], [Action(3, evil), Action(4, evil, 6, evil)])
+    picture = Timeline(evil, evil, [evil], 10, lines, [], [Action(3, evil), Action(4, evil, 6, [evil])])
     html = picture.html()
     assert "<script" not in html
     assert "\x1b" not in html
