@@ -63,12 +63,12 @@ def run_and_keep(
 def _actions(world: World, end: int) -> list[Action]:
     """What the world did, and the faults: each a band for as long as it lasted, in the lane of whom it concerns."""
     found = [Action(at, what) for at, what in world.actions]
-    applied = world.applied
-    for at, fault in applied:
+    heals = [(at, fault) for at, fault in world.applied if fault.kind == "heal"]
+    for at, fault in world.applied:
         if fault.kind == "heal":
             found.append(Action(at, str(fault)))
             continue
-        healed = (when for when, heal in applied if when > at and is_healed(fault, heal))
+        healed = (when for when, heal in heals if when > at and is_healed(fault, heal))
         last = min(at + fault.duration if fault.duration else end, next(healed, end), end)
         found.append(Action(at, str(fault), last, [name for name in fault.a if name in world.machines]))
     return sorted(found, key=lambda action: action.time)

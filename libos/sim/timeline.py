@@ -26,6 +26,7 @@ LANE, TOP, FOOT = 76, 64, 40
 LINES_MAX = 4000  # marks
 FRAMES_MAX = 4000  # lines between lanes
 BINS = 240
+CHAR = 6.2  # of a label, on average
 TICKS = 10
 
 _STYLE = """
@@ -130,8 +131,10 @@ class Timeline:
                     yield f'<rect class="band" x="{x}" y="{y}" width="{width}" height="{LANE - 6}">{says}</rect>'
             row = next((row for row, taken in enumerate(free) if taken < x), None)
             if row is not None:
-                free[row] = x + 6.2 * len(action.what) + 8
-                yield f'<text class="what" x="{x}" y="{TOP - 6 - 13 * row}">{_text(action.what)}{says}</text>'
+                wide = CHAR * len(action.what)
+                free[row] = x + wide + 8
+                x = max(min(x, WIDTH - wide), 0)  # or it would end beyond the edge
+                yield f'<text class="what" x="{x:.1f}" y="{TOP - 6 - 13 * row}">{_text(action.what)}{says}</text>'
 
     def _lanes(self) -> Iterator[str]:
         for machine in self.machines:

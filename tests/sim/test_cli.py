@@ -120,6 +120,39 @@ def test_none_fails(libos_sim: Command) -> None:
 
 
 @pytest.mark.slow
+def test_faults_are_shrunk_and_the_few_fail_again(libos_sim: Command, tmp_path: Path) -> None:
+    text = """
+import asyncio
+SETTINGS = {"until": "10s"}
+def scenario(world):
+    for name in "abc":
+        world.machine(name, asyncio.sleep, args=(20,))
+    for i in range(10):
+        world.at(f"{i}s").pause("a" if i % 2 else "b", lasts="300ms")
+    world.at("3500ms").clog("c", lasts="1s")
+    world.at("9500ms").heal()
+def check(world):
+    kinds = [fault.kind for _, fault in world.applied]
+    assert world.seed == 0 or not ("clog" in kinds and kinds.count("pause") > 1), "both"
+"""
+    done = libos_sim(text, "--seeds", "0..1", "--shrink", "--out", "kept")
+    assert done.returncode == 1, done.stderr
+    said = re.search(r"\n  of its 12 faults 3 are enough \(\d+ runs\):\n((?:    .*\n)+)  libos sim (.*)\n", done.stdout)
+    assert said is not None, done.stdout
+    few = [line.strip() for line in said[1].splitlines()]
+    assert len(few) == 3
+    assert "3.500000 clog c for 1 s" in few
+    again = libos_sim(text, *said[2].split()[1:])
+    assert again.returncode == 1
+    assert "AssertionError: both (scenario.py:" in again.stderr
+    picture = (tmp_path / "kept" / "seed1-shrunk" / "timeline.html").read_text()
+    assert picture.count('class="band"') == 3
+    width = re.search(r'class="band" [^>]*width="([\d.]+)"[^>]*><title>3.500000 s  clog c', picture)
+    assert width is not None
+    assert 124 < float(width[1]) < 127  # a second of ten
+
+
+@pytest.mark.slow
 def test_a_seed_that_kills_its_process_or_holds_it(tmp_path: Path) -> None:
     text = """
 SETTINGS = {"real_limit": 0.1}
