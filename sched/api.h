@@ -73,8 +73,8 @@ void sim_pause(struct reactor *r, int paused);
 /* From now on a visit takes so much virtual time; 0: none. */
 void sim_set_cost(struct reactor *r, uint64_t ns);
 
-/* Lets time pass, to `until` at most, and what happens then has not yet. The id of the reactor whose loops are to run now:
- * they turn it (sim_turn_ops), and say by sim_want() when they must run again. Or one of these: */
+/* Lets time pass, to `until` at most, and what happens then has not yet. The id of the reactor whose loops are to run
+ * now: they turn it (sim_turn_ops), and say by sim_want() when they must run again. Or one of these: */
 #define SIM_UNTIL -1 /* that time has come */
 #define SIM_IDLE -2  /* until REACTOR_NEVER: nothing is left to happen */
 #define SIM_BUSY -3  /* ask again: so much happened that signals might want attention */

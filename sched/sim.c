@@ -1,7 +1,7 @@
 /* Virtual time: many reactors in one process, and one clock that jumps.
  *
- * A reactor of this kind never waits and has no descriptor: a thousand cost a few pages. Whoever simulates asks again and
- * again whose turn it is:
+ * A reactor of this kind never waits and has no descriptor: a thousand cost a few pages. Whoever simulates asks again
+ * and again whose turn it is:
  *
  *     sim_next -> drawn from those that are runnable now: one reactor is visited, its pollers run, its events are taken
  *                   events, or a loop that wants to run: its id is the answer, and Python runs its loops (sim_turn)
@@ -16,8 +16,8 @@
  * One that is paused is not visited at all: frames wait in its queues, and its clock goes on. On a slow one each visit
  * takes virtual time, and the next begins after that. Both are held: nothing makes them runnable before.
  *
- * Deterministic: what happens depends on the seed and on what is called, in which order. Each visit goes into the digest,
- * and so does what Python notes (sim_note).
+ * Deterministic: what happens depends on the seed and on what is called, in which order. Each visit goes into the
+ * digest, and so does what Python notes (sim_note).
  *
  * Each reactor has a clock of its own: an offset and a drift. Deadlines are in its own time, the heap in virtual time;
  * the conversion rounds up, so that a deadline never comes early.
@@ -34,7 +34,7 @@
 
 __extension__ typedef __int128 wide;
 
-/* --- draws and the digest ------------------------------------------------------------------------------------------ */
+/* --- draws and the digest ---------------------------------------------------------------------------------------- */
 
 /* splitmix64 (Steele, Lea and Flood, 2014) */
 static uint64_t mixed(uint64_t z)
@@ -58,7 +58,7 @@ void sim_note(struct sim *s, unsigned kind, uint32_t who, uint64_t value)
         s->events[s->events_count++] = (struct sim_event){s->now, value, who, kind};
 }
 
-/* --- clocks ---------------------------------------------------------------------------------------------------------- */
+/* --- clocks ------------------------------------------------------------------------------------------------------ */
 
 static uint64_t shown_at(const struct sim_reactor *n, uint64_t now)
 {
@@ -94,44 +94,44 @@ static uint64_t sim_reactor_now(struct reactor *r)
     return shown_at(n, n->sim->now);
 }
 
-/* --- the heap of those that rest, the array of those that are runnable ------------------------------------------------ */
+/* --- the heap of those that rest, the array of those that are runnable ------------------------------------------- */
 
-static bool earlier(const struct sim_reactor *a, const struct sim_reactor *b)
+static bool earlier(struct sim_rest a, struct sim_rest b)
 {
-    return a->due != b->due ? a->due < b->due : a->id < b->id;
+    return a.due != b.due ? a.due < b.due : a.n->id < b.n->id;
 }
 
-static void put(struct sim *s, uint32_t i, struct sim_reactor *n)
+static void put(struct sim *s, uint32_t i, struct sim_rest rest)
 {
-    s->heap[i] = n;
-    n->place = i;
+    s->heap[i] = rest;
+    rest.n->place = i;
 }
 
-static void sift_up(struct sim *s, uint32_t i, struct sim_reactor *n)
+static void sift_up(struct sim *s, uint32_t i, struct sim_rest rest)
 {
-    for (; i && earlier(n, s->heap[(i - 1) / 2]); i = (i - 1) / 2)
+    for (; i && earlier(rest, s->heap[(i - 1) / 2]); i = (i - 1) / 2)
         put(s, i, s->heap[(i - 1) / 2]);
-    put(s, i, n);
+    put(s, i, rest);
 }
 
-static void sift_down(struct sim *s, uint32_t i, struct sim_reactor *n)
+static void sift_down(struct sim *s, uint32_t i, struct sim_rest rest)
 {
     for (uint32_t child; (child = 2 * i + 1) < s->resting; i = child) {
         if (child + 1 < s->resting && earlier(s->heap[child + 1], s->heap[child]))
             child++;
-        if (!earlier(s->heap[child], n))
+        if (!earlier(s->heap[child], rest))
             break;
         put(s, i, s->heap[child]);
     }
-    put(s, i, n);
+    put(s, i, rest);
 }
 
 static void out_of_heap(struct sim *s, struct sim_reactor *n)
 {
     uint32_t i = n->place;
-    struct sim_reactor *last = s->heap[--s->resting];
+    struct sim_rest last = s->heap[--s->resting];
     n->place = SIM_NOWHERE;
-    if (last == n)
+    if (last.n == n)
         return;
     if (i && earlier(last, s->heap[(i - 1) / 2]))
         sift_up(s, i, last);
@@ -156,9 +156,8 @@ static void make_runnable(struct sim_reactor *n)
         out_of_heap(s, n);
     if (n->paused || n->busy_until > s->now) {
         n->state = SIM_HELD;
-        n->due = n->busy_until;
         if (!n->paused)
-            sift_up(s, s->resting++, n);
+            sift_up(s, s->resting++, (struct sim_rest){n->busy_until, n});
         return;
     }
     n->state = SIM_RUNNABLE;
@@ -169,19 +168,19 @@ static void make_runnable(struct sim_reactor *n)
 static void rest(struct sim_reactor *n)
 {
     struct sim *s = n->sim;
-    n->due = virtual_at(n, min_u64(n->r.deadline, n->wants));
-    if (n->due <= s->now || n->paused) {
+    uint64_t due = virtual_at(n, min_u64(n->r.deadline, n->wants));
+    if (due <= s->now || n->paused) {
         make_runnable(n);
         return;
     }
     n->state = SIM_RESTING;
     n->place = SIM_NOWHERE;
     reactor_set_asleep(&n->r, true);
-    if (n->due != REACTOR_NEVER)
-        sift_up(s, s->resting++, n);
+    if (due != REACTOR_NEVER)
+        sift_up(s, s->resting++, (struct sim_rest){due, n});
 }
 
-/* --- whose turn it is ------------------------------------------------------------------------------------------------- */
+/* --- whose turn it is -------------------------------------------------------------------------------------------- */
 
 /* Whether Python is to run its loops. */
 static bool visit(struct sim *s, struct sim_reactor *n)
@@ -213,15 +212,15 @@ int64_t sim_next(struct sim *s, uint64_t until)
         s->nheld = 0;
     }
     for (unsigned i = 0; i < VISITS_MAX; i++) {
-        while (s->resting && s->heap[0]->due <= s->now)
-            make_runnable(s->heap[0]);
+        while (s->resting && s->heap[0].due <= s->now)
+            make_runnable(s->heap[0].n);
         if (s->ready) {
             struct sim_reactor *n = s->runnable[draw(s, s->ready)];
             out_of_runnable(s, n);
             if (visit(s, n))
                 return n->id;
-        } else if (s->resting && s->heap[0]->due < until) {
-            s->now = s->heap[0]->due;
+        } else if (s->resting && s->heap[0].due < until) {
+            s->now = s->heap[0].due;
         } else {
             bool idle = !s->resting && until == REACTOR_NEVER;
             if (!idle && until > s->now)
@@ -248,8 +247,9 @@ void sim_want(struct reactor *r, uint64_t when)
 /* Its events are with us, if it is its turn; else it is a turn by itself, and it never waits. */
 static int sim_turn(struct reactor *r, uint64_t timeout, uint64_t *events, unsigned max)
 {
-    struct sim *s = ((struct sim_reactor *)r)->sim;
-    if (&s->running->r != r || !s->nheld)
+    struct sim_reactor *self = (struct sim_reactor *)r;
+    struct sim *s = self->sim;
+    if (s->running != self || !s->nheld)
         return reactor_turn(r, 0, events, max);
     unsigned n = s->nheld < max ? s->nheld : max; /* those left out come again: they are levels */
     memcpy(events, s->held, n * sizeof *events);
@@ -263,14 +263,17 @@ const struct turn_ops *sim_turn_ops(void)
     return &ops;
 }
 
-/* --- the back end ------------------------------------------------------------------------------------------------------- */
+/* --- the back end ------------------------------------------------------------------------------------------------ */
 
 static int sim_backend_wait(struct reactor *r, uint64_t ns, uint64_t now, uint64_t *events, unsigned max)
 {
     return ns ? -EINTR : 0;
 }
 static int sim_backend_open(struct reactor *r, struct channel *c, unsigned depth) { return -EOPNOTSUPP; }
-static int sim_backend_send(struct channel *c, const struct iovec *iov, unsigned n, void *cookie) { return -EOPNOTSUPP; }
+static int sim_backend_send(struct channel *c, const struct iovec *iov, unsigned n, void *cookie)
+{
+    return -EOPNOTSUPP;
+}
 static void sim_backend_close(struct channel *c) {}
 static void sim_backend_disown(struct reactor *r) {}
 static const struct host_backend *sim_backend_hosts(struct reactor *r) { return NULL; }
@@ -301,7 +304,7 @@ static int reserve(struct sim *s)
     if (s->reactors < s->room)
         return 0;
     uint32_t room = s->room ? s->room * 2 : ROOM_MIN;
-    struct sim_reactor **heap = realloc(s->heap, room * sizeof *heap);
+    struct sim_rest *heap = realloc(s->heap, room * sizeof *heap);
     if (heap)
         s->heap = heap;
     struct sim_reactor **runnable = realloc(s->runnable, room * sizeof *runnable);
@@ -371,7 +374,7 @@ void sim_pause(struct reactor *r, int paused)
 
 void sim_set_cost(struct reactor *r, uint64_t ns) { ((struct sim_reactor *)r)->cost = ns; }
 
-/* --- the sim ------------------------------------------------------------------------------------------------------------ */
+/* --- the sim ----------------------------------------------------------------------------------------------------- */
 
 int sim_new(struct sim **out, uint64_t seed)
 {

@@ -20,7 +20,6 @@ struct sim_reactor {
     uint32_t id;
     enum sim_state state;
     uint32_t place;
-    uint64_t due;   /* virtual time; in the heap */
     uint64_t wants; /* its own time: when its loops must run at the latest, 0: at once */
     /* Its clock shows `shown` at virtual time `since`, and gains drift_ppb from there. */
     uint64_t since, shown;
@@ -30,10 +29,17 @@ struct sim_reactor {
     uint64_t busy_until; /* that of the last one */
 };
 
+/* In the heap, beside its deadline: sifting then looks at one array. */
+struct sim_rest {
+    uint64_t due;
+    struct sim_reactor *n;
+};
+
 struct sim {
     uint64_t now;
     uint64_t draws; /* state of the stream that scheduling is drawn from */
-    struct sim_reactor **heap, **runnable; /* each has room for all */
+    struct sim_rest *heap; /* these two have room for all */
+    struct sim_reactor **runnable;
     uint32_t resting, ready, reactors, room;
     struct sim_reactor *running; /* Python has it; NULL: nobody */
     uint64_t held[REACTOR_EVENTS_MAX]; /* its events, until it comes for them */

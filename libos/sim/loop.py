@@ -4,13 +4,14 @@
 of the host is not there: no self-pipe, no descriptors, no signals of the process (handlers are kept, for
 :meth:`SimMachine.signal <libos.sim.machine.SimMachine.signal>`).
 
-Tasks hash by their number and not by their address: the order of a set of tasks (``asyncio.all_tasks``, ``wait``) is
-then the same in every run.
+Tasks and futures hash by their number and not by their address: the order of a set of them (``asyncio.all_tasks``,
+``asyncio.wait``) is then the same in every run.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import sys
 import threading
@@ -23,7 +24,9 @@ from libos.machine import MachineLoop
 if TYPE_CHECKING:
     from libos.sim.program import Program
 
-__all__ = ["SimLoop", "SimTask"]
+__all__ = ["SimFuture", "SimLoop", "SimTask"]
+
+LAST_ITERATIONS = 8  # a transport that is closed needs two
 
 
 class SimTask(asyncio.Task[Any]):
@@ -34,6 +37,19 @@ class SimTask(asyncio.Task[Any]):
     def __init__(self, coro: Any, *, number: int, **options: Any) -> None:
         self.number = number  # before it is put into asyncio's set of all tasks
         super().__init__(coro, **options)
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class SimFuture(asyncio.Future[Any]):
+    """A future with a number of its own."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, *, number: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.number = number
+        super().__init__(loop=loop)
 
     def __hash__(self) -> int:
         return self.number
@@ -78,6 +94,26 @@ class SimLoop(MachineLoop):
         """What belongs to the thread is ours: others have run in between."""
         asyncio._set_running_loop(self)
         sys.set_asyncgen_hooks(self._asyncgen_firstiter_hook, self._asyncgen_finalizer_hook)  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        if self.program.killed and not self.is_closed() and not self.is_running():
+            self._finish()
+        super().close()
+
+    def _finish(self) -> None:
+        """Of a program that was killed: what its tasks closed as they were cancelled gets to its end."""
+        self.resume()
+        try:
+            for _ in range(LAST_ITERATIONS):
+                if self._ready:
+                    with contextlib.suppress(BaseException):
+                        self._run_ready()
+        finally:
+            asyncio._set_running_loop(None)
+            sys.set_asyncgen_hooks(None, None)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return SimFuture(number=next(self.program.world.numbers), loop=self)
 
     def create_task(
         self, coro: Generator[Any, None, Any] | Coroutine[Any, Any, Any], *, name: Any = None, **options: Any

@@ -129,5 +129,8 @@ def _namespace(name: str) -> dict[str, Any]:
     # By its type: cffi puts things there that only say they were modules, and have no namespace.
     if not issubclass(type(module), ModuleType) or name.partition(".")[0] == "libos":
         return {}
-    names: dict[str, Any] = object.__getattribute__(module, "__dict__")  # module.__dict__ would load a lazy one
+    try:
+        names: dict[str, Any] = object.__getattribute__(module, "__dict__")  # module.__dict__ would load a lazy one
+    except AttributeError:  # cffi puts objects that only pass for modules into sys.modules
+        return {}
     return names

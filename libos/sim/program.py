@@ -30,6 +30,7 @@ from libos.sim.errors import ProgramFailed
 from libos.sim.jobs import Jobs
 from libos.sim.loop import SimLoop, SimTask
 from libos.sim.process import Process
+from libos.sim.record import DRAWN
 
 if TYPE_CHECKING:
     from libos.sim.machine import SimMachine
@@ -99,8 +100,8 @@ class Program:
         self.pending: dict[str, str] = {}  # by stream: output that is not a whole line yet
         script = not callable(target)
         self.process = Process(self, env)
-        # The first place of sys.path is the script's own.
-        self.face: Face | None = Face([], ["", *sys.path], sys.modules["__main__"]) if script else None
+        first = [] if sys.flags.safe_path else [""]  # the place of the script's own folder
+        self.face: Face | None = Face([], [*first, *sys.path], sys.modules["__main__"]) if script else None
         self._greenlet = greenlet.greenlet(self._body)
 
     def _default_name(self) -> str:
@@ -133,9 +134,12 @@ class Program:
             self.face.show()
         if self.loop is not None:
             self.loop.resume()
+        draws = world.ownership.draws
         try:
             self._greenlet.switch()
         finally:
+            if world.ownership.draws != draws:
+                world.sim.note(DRAWN, self.machine.id, world.ownership.draws)
             self.running, world.running, world.process = False, None, None
             asyncio._set_running_loop(None)
             if self.face is not None:
@@ -144,8 +148,12 @@ class Program:
 
     def _body(self) -> None:
         try:
-            self.result = self._run()
-            self.world.ownership.of(self.process, Jobs).finish()
+            try:
+                self.result = self._run()
+            except SystemExit:
+                self._join_threads()
+                raise
+            self._join_threads()
         except SystemExit as exit:
             if exit.code not in (None, 0):
                 self.error = ProgramFailed(f"{self} exited: {exit.code}")
@@ -156,6 +164,10 @@ class Program:
             self.error = error
         self.ended = True
         self.world.program_ended(self)
+
+    def _join_threads(self) -> None:
+        """As python does before it exits."""
+        self.world.ownership.of(self.process, Jobs).finish()
 
     def _run(self) -> Any:
         target = self.target
@@ -197,7 +209,8 @@ class Program:
     # --- its end -----------------------------------------------------------------------------------------------------
 
     def kill(self) -> None:
-        """At once: what it would still say is not heard. Its ``finally`` blocks do run, for Python leaves no choice."""
+        """At once. Its ``finally`` blocks do run, for Python leaves no choice: whoever must not hear of them is cut off
+        before."""
         if self.ended:
             return
         self.killed, self.until = True, None

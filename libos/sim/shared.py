@@ -3,6 +3,7 @@
 asyncio's policy and loop classes, uvloop    a loop of the program that asks
 time, randomness, sockets, threads …         the machine's, of the program that asks (owned.py)
 sys.stdout, sys.stderr                       lines with the machine's name and the time (output.py)
+logging                                      set up as the world's programs did (logs.py)
 SIGINT                                       ends the run between two steps; the second one at once
 the garbage collector                        at steps that are always the same, not when it likes
 """
@@ -58,6 +59,7 @@ def shared(world: World) -> Iterator[None]:
         stack.enter_context(attributes_replaced(asyncio, names))
         stack.enter_context(uvloop_shim.installed(SelectorEventLoop, SimLoop))
         stack.enter_context(_output(world))
+        stack.enter_context(world.log_setup.installed())
         stack.enter_context(_interrupts(world))
         stack.enter_context(_collector_off())
         stack.callback(sys.set_asyncgen_hooks, *sys.get_asyncgen_hooks())

@@ -34,6 +34,7 @@ from libos.sim.capture import Capture
 from libos.sim.checks import Checks
 from libos.sim.errors import Deadlock, LimitReached
 from libos.sim.faults import Faults, Schedule
+from libos.sim.logs import LogSetup
 from libos.sim.machine import SimMachine
 from libos.sim.names import WorldHosts
 from libos.sim.network import LAN, MTU, Network, SimWire, WireSpec, as_impairment, new_wire
@@ -77,6 +78,7 @@ class World(Scenario):
         self.sim = Sim(self.rng.bits(64))
         self.hosts = WorldHosts()
         self.log = Log()
+        self.log_setup = LogSetup()
         self.numbers = itertools.count(1)  # of tasks
         self.face = Face.current()
         self.running: Program | None = None

@@ -7,8 +7,8 @@
  * One iteration turns the reactor until there is something to run. Sockets of the network, whose events call their
  * protocols inside the turn, may keep it turning without end and without an iteration.
  *
- * In virtual time a loop does not wait: whoever simulates calls _run_ready(), an iteration that only looks. It says there
- * when it must run again (turns_want); and what is scheduled after that, from outside, says so by itself.
+ * In virtual time a loop does not wait: whoever simulates calls _run_ready(), an iteration that only looks. It says
+ * there when it must run again (turns_want); and what is scheduled after that, from outside, says so by itself.
  *
  * Times are seconds in Python, and ns of the reactor's clock here. A loop that has a time() or a call_at() of its own
  * is asked. */
@@ -312,7 +312,8 @@ static PyObject *run_ready(PyObject *object, PyObject *unused)
         agenda_ripen(self->st, agenda, self->now) < 0 || run_all(self) < 0)
         return NULL;
     self->resting = true;
-    turns_want(self->turns, agenda->count || self->stopping ? 0 : agenda->timers_count ? agenda->timers[0].when : REACTOR_NEVER);
+    uint64_t next = agenda->timers_count ? agenda->timers[0].when : REACTOR_NEVER;
+    turns_want(self->turns, agenda->count || self->stopping ? 0 : next);
     Py_RETURN_NONE;
 }
 
@@ -481,7 +482,7 @@ int scheduler_type(struct state *st, PyObject *module)
         {"_add_callback", add_callback, METH_O, "The handle is ready."},
         {"_timer_handle_cancelled", timer_handle_cancelled, METH_O, "Out of the heap with it."},
         {"_run_once", run_once, METH_NOARGS, "One iteration: wait until something is ready, then run what is."},
-        {"_run_ready", run_ready, METH_NOARGS, "One iteration in virtual time: run what is ready, and wait for nothing."},
+        {"_run_ready", run_ready, METH_NOARGS, "One iteration, in virtual time: run what is ready, wait for nothing."},
         {"_attach", attach, METH_VARARGS, "The Turns to wait in, and the list that its selector fills."},
         {"_forget", forget, METH_NOARGS, "Let go of all handles."},
         {NULL},

@@ -101,6 +101,31 @@ def test_one_run_may_stop_before_the_other() -> None:
         check_determinism(make)
 
 
+def test_sets_of_futures_have_an_order() -> None:
+    """By address it would depend on what the allocator gave before."""
+
+    def order(ballast: int) -> list[int]:
+        found: list[int] = []
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            waste: list[object] = []
+            futures = []
+            for _ in range(30):
+                waste += [asyncio.Future(loop=loop) for _ in range(ballast)]  # has no number
+                futures.append(loop.create_future())
+            numbers = {future: number for number, future in enumerate(futures)}
+            found.extend(numbers[future] for future in set(futures))
+
+        with World() as world:
+            world.machine("a", main)
+            world.run()
+        return found
+
+    assert order(0) == order(1) == order(50)
+    assert sorted(order(7)) == list(range(30))
+
+
 def test_the_order_of_machines_at_one_instant_is_drawn() -> None:
     def order(seed: int) -> str:
         async def tick(name: str) -> None:

@@ -223,6 +223,29 @@ def test_a_run_of_all_that_repeats() -> None:
     assert digest == check_determinism(new_world)
 
 
+def test_a_draw_is_in_the_digest() -> None:
+    def digest(draws: int) -> str:
+        with World(1) as world:
+            world.machine("a", lambda: [random.random() for _ in range(draws)] and None)
+            world.run()
+            return world.digest
+
+    assert digest(0) != digest(1) != digest(2)
+    assert digest(2) == digest(2)
+
+
+def test_threads_are_joined_when_a_program_exits() -> None:
+    seen: list[int] = []
+
+    def program() -> None:
+        threading.Thread(target=seen.append, args=(1,)).start()
+        threading.Thread(target=seen.append, args=(2,), daemon=True).start()
+        sys.exit(0)
+
+    results(1, program)
+    assert seen == [1]
+
+
 @pytest.mark.slow
 def test_another_interpreter_with_another_hash_seed_does_the_same() -> None:
     source = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\nimport test_process as t\n"
