@@ -15,6 +15,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from libos.sim import World
 
@@ -54,6 +55,10 @@ class Invariants:
                 self._looked[id] = node, node.commit
             if node.role is Role.LEADER and self._leaders.get(node.term) != id:
                 self._elect(node)
+
+    def leader(self) -> int | None:
+        """Of the highest term."""
+        return self._leaders[max(self._leaders)] if self._leaders else None
 
     def _commit(self, node: Node, low: int) -> None:
         for index in range(low + 1, node.commit + 1):
@@ -136,6 +141,23 @@ def scenario(
         world.machine(f"c{i}", work, args=(f"c{i}",))
     world.always(invariants, name="Raft's properties")
     world.profile(profile, machines=[name for name, _ in addresses.values()], until=seconds)
+    pursue(world, invariants.leader, seconds)
+
+
+def pursue(world: World, leader: Callable[[], int | None], seconds: float) -> None:
+    """What is hard to survive happens to leaders. Who that is shows then; what and when is drawn now."""
+    rng = world.fault_rng.fork()
+    now, end = 1.0, seconds - 1
+
+    def strike(crash: bool, lasts: float) -> None:
+        if (id := leader()) is not None:
+            if crash:
+                world.crash(f"n{id}", lasts=lasts)
+            else:
+                world.partition(f"n{id}", lasts=lasts)
+
+    while (now := now + 0.2 + rng.below(1000) / 1000) < end:
+        world.at(now, partial(strike, bool(rng.below(2)), 0.1 + rng.below(900) / 1000))
 
 
 def planted(bug: str | None) -> dict[str, type[Node] | type[Session]]:
