@@ -15,7 +15,6 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 
 from libos.sim import World
 
@@ -30,6 +29,7 @@ from .storage import MemoryStorage
 PORT = 7000
 KEYS = ("x", "y")
 PATIENCE = 2.0  # seconds for a request, before its client goes on without an answer
+THINK = 0.4  # seconds between two requests at most
 CALM = 20.0  # seconds in which each client must be served when the faults are over
 BUGS = ("ForgottenVote", "CommitsEarlierTerms", "ForgetfulSession")
 
@@ -37,7 +37,8 @@ BUGS = ("ForgottenVote", "CommitsEarlierTerms", "ForgetfulSession")
 class Invariants:
     """Called at every step: looks only at what has changed."""
 
-    def __init__(self) -> None:
+    def __init__(self, elected: Callable[[int], object]) -> None:
+        self._elected = elected
         self.servers: dict[int, Server] = {}
         self._leaders: dict[int, int] = {}  # by term
         self._committed: list[tuple[Entry, int]] = [(Entry(0, b""), 0)]  # each with the term in which it was seen
@@ -56,10 +57,6 @@ class Invariants:
             if node.role is Role.LEADER and self._leaders.get(node.term) != id:
                 self._elect(node)
 
-    def leader(self) -> int | None:
-        """Of the highest term."""
-        return self._leaders[max(self._leaders)] if self._leaders else None
-
     def _commit(self, node: Node, low: int) -> None:
         for index in range(low + 1, node.commit + 1):
             if index == len(self._committed):
@@ -71,6 +68,7 @@ class Invariants:
         if node.term in self._leaders:
             raise AssertionError(f"two leaders of term {node.term}: {self._leaders[node.term]} and {node.id}")
         self._leaders[node.term] = node.id
+        self._elected(node.id)
         # A late leader of an early term need not have what a later one has committed.
         needed = [entry for entry, term in self._committed if term < node.term]
         if node.log[: len(needed)] != needed:
@@ -89,7 +87,7 @@ def scenario(
 ) -> None:
     """Faults for ``seconds``, then calm."""
     addresses: dict[int, Address] = {id: (f"n{id}", PORT) for id in range(1, nodes + 1)}
-    history, invariants = History(), Invariants()
+    history, invariants = History(), Invariants(pursuer(world, nodes, seconds))
     working = clients
 
     async def serve(id: int) -> None:
@@ -108,7 +106,7 @@ def scenario(
                     while world.time < seconds:
                         count += 1
                         await request(client, name, f"{name}.{count}")
-                        await asyncio.sleep(random.uniform(0, 0.2))
+                        await asyncio.sleep(random.uniform(0, THINK))
         async with asyncio.timeout(CALM), Client(addresses, new_session()) as client:
             for key in KEYS:
                 operation = history.call(name, Get(key))
@@ -141,23 +139,23 @@ def scenario(
         world.machine(f"c{i}", work, args=(f"c{i}",))
     world.always(invariants, name="Raft's properties")
     world.profile(profile, machines=[name for name, _ in addresses.values()], until=seconds)
-    pursue(world, invariants.leader, seconds)
 
 
-def pursue(world: World, leader: Callable[[], int | None], seconds: float) -> None:
-    """What is hard to survive happens to leaders. Who that is shows then; what and when is drawn now."""
+def pursuer(world: World, nodes: int, seconds: float) -> Callable[[int], None]:
+    """Hears of elections, and makes them a short pleasure: the leader crashes, or hears of its clients only."""
     rng = world.fault_rng.fork()
-    now, end = 1.0, seconds - 1
 
-    def strike(crash: bool, lasts: float) -> None:
-        if (id := leader()) is not None:
-            if crash:
-                world.crash(f"n{id}", lasts=lasts)
-            else:
-                world.partition(f"n{id}", lasts=lasts)
+    def strike(id: int) -> None:
+        moment = world.after(rng.below(400) / 1000)
+        crash, lasts = rng.below(2), 0.1 + rng.below(900) / 1000
+        if world.time > seconds - 2:
+            return
+        if crash:
+            moment.crash(f"n{id}", lasts=lasts)
+        else:
+            moment.partition(f"n{id}", {f"n{other}" for other in range(1, nodes + 1) if other != id}, lasts=lasts)
 
-    while (now := now + 0.2 + rng.below(1000) / 1000) < end:
-        world.at(now, partial(strike, bool(rng.below(2)), 0.1 + rng.below(900) / 1000))
+    return strike
 
 
 def planted(bug: str | None) -> dict[str, type[Node] | type[Session]]:
