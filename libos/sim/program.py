@@ -216,6 +216,7 @@ class Program:
         self.killed, self.until = True, None
         if not self._greenlet:  # it has not begun
             self.ended = True
+            self.world.program_ended(self)
         while not self.ended:
             self._switch()
         for loop in self.loops:

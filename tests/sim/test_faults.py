@@ -304,6 +304,20 @@ def test_the_world_waits_for_those_that_come_back() -> None:
         assert other.result is None
 
 
+def test_a_crash_before_a_program_has_begun() -> None:
+    async def work() -> int:
+        return 7
+
+    with World() as world:
+        machine = world.machine("a", work)
+        world.crash("a", lasts="1s")
+        world.at("1s").crash("a", lasts="1s")
+        world.at("1s").crash("a", lasts="2s")
+        world.run()
+        assert machine.result == 7
+        assert world.time == pytest.approx(3, abs=0.01)
+
+
 def test_faults_that_last_hold_for_who_comes_back() -> None:
     def inject(world: World) -> None:
         world.at("2s").crash("client", lasts="1s")
