@@ -1,7 +1,7 @@
-"""The Raft of examples/raft/ on three machines under chaos, for as many seeds as you like; or one with a planted mistake:
+"""The Raft of examples/raft/ on three machines under chaos, for many seeds; or one with a planted mistake:
 
-    libos sim examples/raft_chaos.py --seeds 0..999 --jobs 2
-    BUG=ForgottenVote libos sim examples/raft_chaos.py --seeds 0..199 --jobs 2 --shrink --out failures
+libos sim examples/raft_chaos.py --seeds 0..999 --jobs 2
+BUG=ForgottenVote libos sim examples/raft_chaos.py --seeds 0..199 --jobs 2 --shrink --out failures
 """
 
 from __future__ import annotations

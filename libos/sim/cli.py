@@ -206,4 +206,5 @@ def _as_option(name: str, value: Any) -> tuple[str, str]:
 
 def _failure(outcome: Outcome) -> str:
     # Of a run that did not come to its end nobody knows the time.
-    return f"{outcome.failed}, at {show(outcome.time)} s" if outcome.digest else f"{outcome.failed}"
+    at = f"at {show(outcome.time)} s"
+    return f"{outcome.failed}, {at}" if outcome.digest and at not in str(outcome.failed) else str(outcome.failed)

@@ -1,8 +1,10 @@
 """Of many things that together make something fail, few that do: delta debugging.
 
 The list is cut into parts; what still fails without a part is gone on with, and where no part can be left out the parts
-get smaller (ddmin: Zeller and Hildebrandt, 2002). At the end no single item can be left out. It knows nothing of what
-the items are, and asks no question twice; the same list and answers give the same result.
+get smaller (ddmin: Zeller and Hildebrandt, 2002). At the end no single item can be left out. Where items are faults,
+leaving out one changes what the others hit, so that some may go only together: two and three are tried too, and then it
+goes on from there. It knows nothing of what the items are, and asks no question twice; the same list and answers give
+the same result.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ def shrink(items: Sequence[T], fails: Callable[[list[T]], bool], most: int = RUN
         return known[chosen]
 
     best = tuple(range(len(items)))
+    minimal = False
     try:
         if not failing(best):
             return Shrunk(list(items), len(known), False, reproduced=False)
@@ -55,14 +58,24 @@ def shrink(items: Sequence[T], fails: Callable[[list[T]], bool], most: int = RUN
             if smaller is not None:
                 parts = 2 if len(smaller) * 2 <= len(best) else max(parts - 1, 2)
                 best = smaller
-            elif parts >= len(best):
-                break
-            else:
+            elif parts < len(best):
                 parts *= 2
+            else:
+                minimal = True
+                fewer = _without_some(best, failing)
+                if fewer is None:
+                    break
+                best, parts, minimal = fewer, 2, False
         minimal = True
     except _Exhausted:
-        minimal = False
+        pass
     return Shrunk([items[i] for i in best], len(known), minimal)
+
+
+def _without_some(chosen: tuple[int, ...], failing: Callable[[tuple[int, ...]], bool]) -> tuple[int, ...] | None:
+    together = itertools.chain.from_iterable(itertools.combinations(chosen, size) for size in (2, 3))
+    candidates = (tuple(item for item in chosen if item not in some) for some in together)
+    return next((candidate for candidate in candidates if failing(candidate)), None)
 
 
 def _smaller(chosen: tuple[int, ...], parts: int, failing: Callable[[tuple[int, ...]], bool]) -> tuple[int, ...] | None:
