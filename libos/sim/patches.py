@@ -126,7 +126,8 @@ class Patches:
 
 def _namespace(name: str) -> dict[str, Any]:
     module = sys.modules.get(name)
-    if not isinstance(module, ModuleType) or name.partition(".")[0] == "libos":
+    # Not isinstance(): the library of a cffi extension says that it is a module, and has no __dict__.
+    if not issubclass(type(module), ModuleType) or name.partition(".")[0] == "libos":
         return {}
     names: dict[str, Any] = object.__getattribute__(module, "__dict__")  # module.__dict__ would load a lazy one
     return names
