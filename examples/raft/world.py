@@ -146,7 +146,7 @@ def pursuer(world: World, nodes: int, seconds: float) -> Callable[[int], None]:
     rng = world.fault_rng.fork()
 
     def strike(id: int) -> None:
-        moment = world.after(rng.below(400) / 1000)
+        moment = world.after(rng.below(80) / 1000)
         crash, lasts = rng.below(2), 0.1 + rng.below(900) / 1000
         if world.time > seconds - 2:
             return
