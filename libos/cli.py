@@ -24,6 +24,7 @@ _ELSEWHERE = MappingProxyType(
         "bench": ("libos.bench.cli", "Measure libos beside the kernel's TCP, asyncio and uvloop."),
         "ip": ("libos.look.ip", "Show addresses, routes and neighbours of machines that run."),
         "nstat": ("libos.look.nstat", "Show what machines that run have counted."),
+        "sim": ("libos.sim.cli", "Run a scenario of simulated machines, for one seed or many."),
         "ss": ("libos.look.ss", "Show the sockets of machines that run."),
     }
 )
@@ -68,6 +69,8 @@ def cli() -> None:
     The same program on the kernel's sockets, and on a real interface (root):
         libos run --net host app.py
         libos run --net tap --ip 10.0.3.15/24 app.py
+    Many simulated machines, a thousand times, each time otherwise:
+        libos sim scenario.py --seeds 0..999 --jobs 2
     What this host offers, and what to do about what it lacks:
         libos doctor
     What a machine that runs is doing, from another shell:

@@ -381,6 +381,15 @@ class Machine(NetworkCalls):
                     self.reactor.turn(0)  # what it said at last
             self._final = self.statistics()
 
+    def halt(self) -> None:
+        """Free everything and say nothing to anybody, as when the power goes. Its loops are dead from then on."""
+        if not self._closed:
+            self._closed = True
+            if self.attachment is not None:
+                self.attachment.detach()
+            with self._undo:
+                self._final = self.statistics()
+
     def lingering(self) -> int:
         """Closed connections that still have something to get through."""
         if self.stack is None:

@@ -227,7 +227,7 @@ int link_new_tap(struct link **out, struct reactor *r, int fd, unsigned mtu, uns
 /* A link whose frames a test or the simulation moves: see link_inject, link_drain. */
 int link_new_manual(struct link **out, unsigned mtu, unsigned caps, const uint8_t *mac, unsigned queue);
 /* Wrappers: take over `inner`. */
-int link_new_pcap(struct link **out, struct link *inner, int fd, uint64_t epoch_offset, unsigned snaplen);
+int link_new_pcap(struct link **out, struct link *inner, int fd, uint64_t epoch_offset, unsigned snaplen, int live);
 
 #define IMPAIR_KEEP_ORDER 1 /* jitter delays, and reorders nothing */
 
@@ -267,6 +267,7 @@ struct line_stats {
 int wire_new(struct wire **out, struct link *a, struct link *b, const struct impairment *a_to_b,
              const struct impairment *b_to_a, uint64_t memory);
 int wire_start(struct wire *w);
+int wire_replug(struct wire *w, int end, struct link *l); /* the end's link is freed, l takes its place */
 void wire_free(struct wire *w); /* detached from its reactor */
 struct poller *wire_poller(struct wire *w);
 uint64_t wire_run(struct wire *w, uint64_t now);                    /* the next deadline */
@@ -287,6 +288,7 @@ struct switch_stats {
     uint64_t flooded;              /* of those that came in: to all ports */
     uint64_t filtered;             /* and to none: too short, for this port itself, or for bridges */
     uint64_t dropped;              /* for this port: its queue was full, there was no memory, or it takes none so large */
+    uint64_t blocked;              /* for this port: see switch_block() */
 };
 int switch_new(struct ether_switch **out, unsigned ports, unsigned stations, uint64_t ageing, const uint64_t seed[2]);
 void switch_free(struct ether_switch *sw); /* its ports go on until their links are freed */
@@ -294,6 +296,8 @@ void switch_free(struct ether_switch *sw); /* its ports go on until their links 
  * -ENOSPC. */
 int switch_plug(struct ether_switch *sw, struct link **out, unsigned mtu, unsigned caps, const uint8_t *mac,
                 unsigned queue);
+/* A partition: what comes in at `from` does not go out at `to`, until it is lifted or one of the ports is vacant. */
+int switch_block(struct ether_switch *sw, unsigned from, unsigned to, int blocked);
 int switch_port_stats(struct ether_switch *sw, unsigned port, struct switch_stats *out);
 int switch_station(struct ether_switch *sw, const uint8_t *mac, uint64_t now); /* its port, -ENOENT */
 uint64_t switch_evicted(struct ether_switch *sw);                             /* stations that made place for others */

@@ -185,10 +185,12 @@ class Link:
         self.mac = mac
 
     @classmethod
-    def pair(cls, rng: Rng, *, mtu: int = 65520, caps: int = ALL, queue: int = 4096) -> tuple[Link, Link]:
-        """Two ends in memory. They must be driven by one thread."""
+    def pair(
+        cls, rng: Rng, *, mtu: int = 65520, caps: int = ALL, queue: int = 4096, mac: bytes | None = None
+    ) -> tuple[Link, Link]:
+        """Two ends in memory. They must be driven by one thread. ``mac``: the first one's."""
         a, b = ffi.new("struct link **"), ffi.new("struct link **")
-        mac_a, mac_b = random_mac(rng), random_mac(rng)
+        mac_a, mac_b = mac or random_mac(rng), random_mac(rng)
         check(lib.link_new_pair(a, b, mtu, caps, mac_a, mac_b, queue))
         return cls(a[0], mac_a), cls(b[0], mac_b)
 
@@ -206,10 +208,11 @@ class Link:
         check(lib.link_new_manual(out, mtu, caps, mac, queue))
         return cls(out[0], mac)
 
-    def with_pcap(self, fd: int, epoch_offset: int, *, snaplen: int = 262144) -> Link:
-        """This link, with all that passes written to ``fd`` (taken over). ``epoch_offset``: ns from clock to 1970."""
+    def with_pcap(self, fd: int, epoch_offset: int, *, snaplen: int = 262144, live: bool = True) -> Link:
+        """This link, with all that passes written to ``fd`` (taken over). ``epoch_offset``: ns from clock to 1970.
+        ``live``: soon after it passed; otherwise when there is much of it, and when the link is freed."""
         out = ffi.new("struct link **")
-        check(lib.link_new_pcap(out, self._handle, fd, epoch_offset, snaplen))
+        check(lib.link_new_pcap(out, self._handle, fd, epoch_offset, snaplen, live))
         self._owned = False
         return Link(out[0], self.mac)
 

@@ -68,6 +68,11 @@ void sim_set_drift(struct reactor *r, int64_t drift_ppb); /* from now on */
 /* Its loops must run when its clock shows `when` at the latest; 0: at once. Holds until they have. */
 void sim_want(struct reactor *r, uint64_t when);
 
+/* No visits until it goes on. */
+void sim_pause(struct reactor *r, int paused);
+/* From now on a visit takes so much virtual time; 0: none. */
+void sim_set_cost(struct reactor *r, uint64_t ns);
+
 /* Lets time pass, to `until` at most, and what happens then has not yet. The id of the reactor whose loops are to run
  * now: they turn it (sim_turn_ops), and say by sim_want() when they must run again. Or one of these: */
 #define SIM_UNTIL -1 /* that time has come */

@@ -214,7 +214,8 @@ class Endpoint:
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
         if self._end is not None:
-            _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            if not getattr(self._loop, "abandoned", False):
+                _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
             self._end.close()
 
 

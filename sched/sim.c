@@ -13,6 +13,9 @@
  * (sim_want); after its loops ran it is visited again at the same instant, so that what they wrote gets out. Resting
  * ones are in a heap, runnable ones in an array: a visit costs O(log n), however many there are.
  *
+ * One that is paused is not visited at all: frames wait in its queues, and its clock goes on. On a slow one each visit
+ * takes virtual time, and the next begins after that. Both are held: nothing makes them runnable before.
+ *
  * Deterministic: what happens depends on the seed and on what is called, in which order. Each visit goes into the
  * digest, and so does what Python notes (sim_note).
  *
@@ -147,10 +150,15 @@ static void out_of_runnable(struct sim *s, struct sim_reactor *n)
 static void make_runnable(struct sim_reactor *n)
 {
     struct sim *s = n->sim;
-    if (n->state == SIM_RESTING) {
-        if (n->place != SIM_NOWHERE)
-            out_of_heap(s, n);
+    if (n->state == SIM_RESTING)
         reactor_set_asleep(&n->r, false);
+    if (n->place != SIM_NOWHERE)
+        out_of_heap(s, n);
+    if (n->paused || n->busy_until > s->now) {
+        n->state = SIM_HELD;
+        if (!n->paused)
+            sift_up(s, s->resting++, (struct sim_rest){n->busy_until, n});
+        return;
     }
     n->state = SIM_RUNNABLE;
     n->place = s->ready;
@@ -161,7 +169,7 @@ static void rest(struct sim_reactor *n)
 {
     struct sim *s = n->sim;
     uint64_t due = virtual_at(n, min_u64(n->r.deadline, n->wants));
-    if (due <= s->now) {
+    if (due <= s->now || n->paused) {
         make_runnable(n);
         return;
     }
@@ -178,6 +186,7 @@ static void rest(struct sim_reactor *n)
 static bool visit(struct sim *s, struct sim_reactor *n)
 {
     n->state = SIM_RUNNING;
+    n->busy_until = s->now + n->cost;
     s->visits++;
     int count = reactor_turn(&n->r, 0, s->held, REACTOR_EVENTS_MAX);
     uint64_t state = 0;
@@ -283,7 +292,7 @@ static void sim_backend_free(struct reactor *r)
     struct sim *s = n->sim;
     if (n->state == SIM_RUNNABLE)
         out_of_runnable(s, n);
-    else if (n->state == SIM_RESTING && n->place != SIM_NOWHERE)
+    else if (n->place != SIM_NOWHERE)
         out_of_heap(s, n);
     if (s->running == n)
         s->running = NULL;
@@ -336,6 +345,7 @@ int reactor_new_sim(struct reactor **out, struct sim *s, uint32_t id, uint64_t s
     n->shown = shown;
     n->drift_ppb = drift_ppb;
     n->state = SIM_RUNNING;
+    n->place = SIM_NOWHERE;
     s->reactors++;
     make_runnable(n);
     *out = &n->r;
@@ -350,6 +360,19 @@ void sim_set_drift(struct reactor *r, int64_t drift_ppb)
     n->drift_ppb = drift_ppb;
     sim_backend_wake(r); /* its deadline is another now */
 }
+
+void sim_pause(struct reactor *r, int paused)
+{
+    struct sim_reactor *n = (struct sim_reactor *)r;
+    n->paused = paused;
+    if (n->state == SIM_RUNNING)
+        return; /* held, or not, when its turn is over */
+    if (n->state == SIM_RUNNABLE)
+        out_of_runnable(n->sim, n);
+    make_runnable(n);
+}
+
+void sim_set_cost(struct reactor *r, uint64_t ns) { ((struct sim_reactor *)r)->cost = ns; }
 
 /* --- the sim ----------------------------------------------------------------------------------------------------- */
 

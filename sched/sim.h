@@ -11,6 +11,7 @@ enum sim_state {
     SIM_RESTING,  /* until its deadline (then it has a place in the heap), or until it is woken */
     SIM_RUNNABLE, /* its place is in the array of those that are drawn from */
     SIM_RUNNING,  /* visited now, or Python's since the visit */
+    SIM_HELD,     /* would be runnable, but is paused, or at work (then it has a place in the heap): nothing wakes it */
 };
 
 struct sim_reactor {
@@ -23,6 +24,9 @@ struct sim_reactor {
     /* Its clock shows `shown` at virtual time `since`, and gains drift_ppb from there. */
     uint64_t since, shown;
     int64_t drift_ppb;
+    bool paused;
+    uint64_t cost;       /* virtual time that a visit takes */
+    uint64_t busy_until; /* that of the last one */
 };
 
 /* In the heap, beside its deadline: sifting then looks at one array. */

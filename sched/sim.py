@@ -68,6 +68,14 @@ class SimReactor(Reactor):
     def set_drift(self, drift_ppb: int) -> None:
         lib.sim_set_drift(self.handle, drift_ppb)
 
+    def pause(self, paused: bool = True) -> None:
+        """It is not visited until it goes on; its clock runs."""
+        lib.sim_pause(self.handle, paused)
+
+    def set_cost(self, ns: int) -> None:
+        """Each visit takes so much virtual time from now on."""
+        lib.sim_set_cost(self.handle, ns)
+
     def close(self) -> None:
         if self.handle is not None:
             self.clock.stop()

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from libos.errors import LibosError
 
-__all__ = ["Deadlock", "LimitReached", "NotDeterministic", "ProgramFailed"]
+__all__ = ["CheckFailed", "Deadlock", "LimitReached", "NotDeterministic", "ProgramFailed"]
+
+
+class CheckFailed(LibosError, AssertionError):
+    """Something that must always hold did not, or something that must come about did not in time."""
 
 
 class Deadlock(LibosError):

@@ -58,6 +58,8 @@ class SimFuture(asyncio.Future[Any]):
 class SimLoop(MachineLoop):
     """Of ``program``, and of no other: whoever else runs it would stop the world."""
 
+    abandoned = False  # its program was killed: nobody is to blame for what it has open
+
     def __init__(self, program: Program) -> None:
         self.program = program
         self._names = itertools.count(1)

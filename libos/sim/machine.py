@@ -1,30 +1,47 @@
 """A machine of a simulated world: a Machine on virtual time, and the programs on it.
 
+A crash takes the Machine with all that its programs and its stack had in memory: a restart makes another, with the same
+name, addresses and hardware addresses, at the ends of the same wires. ``disk`` is what survives.
+
 Ownership: it owns its Machine (reactor, stack, its end of the link) and its programs; the world closes it.
 """
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from libos.config import configure
+from libos.errors import WorldError
 from libos.machine import Machine
+from libos.net.stack import Link
 from libos.sched.sim import SimReactor
 from libos.sim.program import Program, Target
 
 if TYPE_CHECKING:
-    from libos.net.stack import Link
+    from libos.sim.network import SimWire
     from libos.sim.world import World
 
 __all__ = ["SimMachine"]
 
+MTU = 1500
 MEMORY = 32 << 20
 SOCKETS = 4096
 FIRST_PID = 100
 NO_ENV: Mapping[str, str] = MappingProxyType({})
+
+
+class Socket(NamedTuple):
+    """Where a wire goes into the machine: which end of it, and the interface there."""
+
+    wire: SimWire
+    end: int
+    mac: bytes
+    mtu: int
+    address: str  # of the first one the machine's configuration has it
 
 
 class SimMachine:
@@ -37,6 +54,7 @@ class SimMachine:
         name: str,
         addresses: list[str],
         link: Link,
+        wire: SimWire,
         *,
         skew: int,
         drift_ppb: int,
@@ -46,31 +64,50 @@ class SimMachine:
         self.name = name
         self.addresses = [address.partition("/")[0] for address in addresses]
         self.id = world.new_id(name, self)
-        rng = world.rng.fork()
-        self.rng = rng.fork()  # of its programs
+        self._rng = world.rng.fork()
+        self.rng = self._rng.fork()  # of its programs
         self.pids = itertools.count(FIRST_PID)
-        config = configure(net="pair", ip=addresses, **{"memory": MEMORY, "sockets": SOCKETS, **settings})
+        self._config = configure(net="pair", ip=addresses, **{"memory": MEMORY, "sockets": SOCKETS, **settings})
+        self._skew, self._drift_ppb = skew, drift_ppb
+        self._skewed = 0  # by faults, beside that
+        self._sockets = [Socket(wire, 0, link.mac, MTU, "")]
+        self.up = True
+        self.disk: dict[str, Any] = {}
+        self.programs: list[Program] = []
+        self._live: tuple[Program, ...] = ()
+        self._lost: tuple[Program, ...] = ()  # by the crash
+        self._owed = 0  # of these, whom the world waits for
+        self._boot(link)
+
+    def _boot(self, link: Link) -> None:
+        world, rng = self.world, self._rng.fork()
         # Each machine's monotonic clock starts somewhere else, so that times which travel show at once.
         self.reactor = SimReactor(
-            world.sim, self.id, shown=rng.bits(50), drift_ppb=drift_ppb, epoch=world.epoch + world.now + skew
+            world.sim,
+            self.id,
+            shown=rng.bits(50),
+            drift_ppb=self._drift_ppb,
+            epoch=world.epoch + world.now + self._skew + self._skewed,
         )
-        self.machine = Machine(config, rng=rng, link=link, reactor=self.reactor)
+        self.machine = Machine(self._config, rng=rng, link=link, reactor=self.reactor)
         network = self.machine.network
         assert network is not None
         self.network = network
-        if not config.hosts and not config.hosts_file:
+        if not self._config.hosts and not self._config.hosts_file:
             network.resolver.hosts = world.hosts
-        self.programs: list[Program] = []
-        self._live: tuple[Program, ...] = ()
 
     def __repr__(self) -> str:
         return f"<SimMachine {self.name} {' '.join(self.addresses)}>"
 
-    def add_link(self, link: Link, address: str) -> None:
+    def add_link(self, link: Link, address: str, wire: SimWire, end: int, mtu: int) -> None:
         """One more interface. The link is the machine's from now on; ``address``: with its prefix."""
+        self._sockets.append(Socket(wire, end, link.mac, mtu, address))
+        self._add_interface(link, address)
+        self.addresses.append(address.partition("/")[0])
+
+    def _add_interface(self, link: Link, address: str) -> None:
         stack = self.network.stack
         stack.add_address(stack.add_link(link), address)
-        self.addresses.append(address.partition("/")[0])
         self.reactor.want()
 
     @property
@@ -83,6 +120,8 @@ class SimMachine:
     ) -> Program:
         """Run a program from now on; see :class:`~libos.sim.program.Program`. The world does not wait for daemons.
         ``env``: added to the environment that a program finds."""
+        if not self.up:
+            raise WorldError(f"{self.name} has crashed")
         program = Program(self, target, args, name=name, daemon=daemon, env=env)
         self.programs.append(program)
         self._live = (*self._live, program)
@@ -114,6 +153,51 @@ class SimMachine:
     def epoch_ns(self) -> int:
         """The time of day, ns since 1970."""
         return self.reactor.now() + self.reactor.clock.epoch_offset
+
+    # --- faults ------------------------------------------------------------------------------------------------------
+
+    def disturb(self, *, paused: bool, cost: int, skew: int, drift_ppb: int) -> None:
+        """What faults do to it now; see ``faults.py``."""
+        if self.up:
+            self.reactor.pause(paused)
+            self.reactor.set_cost(cost)
+            self.reactor.set_drift(self._drift_ppb + drift_ppb)
+            self.reactor.clock.epoch_offset += skew - self._skewed
+        self._skewed = skew
+
+    def crash(self, *, back: bool) -> None:
+        """Programs and memory are gone, and no frame says so. ``back``: it will be restarted, and the world waits."""
+        self.disk = copy.deepcopy(self.disk)  # what the dying do to theirs has not happened
+        for socket in self._sockets:
+            socket.wire.block(socket.end)
+        self._lost = self._live
+        self._owed = sum(not program.daemon for program in self._lost) if back else 0
+        self.world.wait_for(self._owed)
+        self.kill()
+        self.up = False
+        self.machine.halt()
+
+    def restart(self) -> None:
+        """The programs that ran start again, from their beginnings."""
+        links = []
+        for socket in self._sockets:
+            inside, outside = Link.pair(self._rng, mtu=socket.mtu, caps=Link.CSUM, mac=socket.mac)
+            outside = self.world.captured(outside, socket.mac, self.name, socket.wire.ends[socket.end])
+            socket.wire.replug(socket.end, outside)
+            socket.wire.block(socket.end, False)
+            links.append(inside)
+        self._boot(links[0])
+        self.up = True
+        for link, socket in zip(links[1:], self._sockets[1:], strict=True):
+            self._add_interface(link, socket.address)
+        lost, self._lost = self._lost, ()
+        for old in lost:
+            place = self.programs.index(old)
+            new = self.start(old.target, *old.args, name=old.name, daemon=old.daemon, env=old.env)
+            self.programs[place] = self.programs.pop()
+            assert self.programs[place] is new
+        self.world.wait_for(-self._owed)
+        self._owed = 0
 
     def forget(self, program: Program) -> None:
         """It has ended."""

@@ -32,6 +32,7 @@ MTU = 1500
 
 WireSpec = Impairment | str | None
 
+SOUND = Impairment()
 LAN = Impairment(delay=50_000, jitter=50_000, keep_order=True)
 
 
@@ -47,7 +48,11 @@ class SimWire(Wire):
 
     def __init__(self, world: World, name: str, a: Link, b: Link, there: Impairment, back: Impairment) -> None:
         self.name = name
+        self.ends = (name, name)  # what captures at them are called
         self.insides: tuple[Link, ...] = ()  # of a wire between two machines: what they take
+        self.between: tuple[str, ...] = ()  # these two
+        self._how = [there, back]
+        self._worse: list[Impairment] = []
         super().__init__(a, b, there, back, rng=world.rng, memory=WIRE_MEMORY)
         self._reactor = SimReactor(world.sim, world.new_id(f"wire {name}"))
         self._reactor.attach(self.poller)
@@ -56,6 +61,16 @@ class SimWire(Wire):
         self._reactor.want()
 
     def impair(self, direction: int, how: Impairment) -> None:
+        self._how[direction] = how
+        self.worsen(direction, self._worse)
+
+    def worsen(self, direction: int, faults: list[Impairment]) -> None:
+        """It is as it was made, but for what each of these says."""
+        self._worse = faults
+        how = self._how[direction]
+        for fault in faults:
+            said = {name: value for name, value in fault._asdict().items() if value != getattr(SOUND, name)}
+            how = how._replace(**said)
         super().impair(direction, how)
         self._woken()
 
@@ -83,6 +98,7 @@ class Network:
         self.name = name
         self.subnets = [ipaddress.ip_network(subnet) for subnet in subnets]
         self.wires: dict[str, SimWire] = {}  # by machine; the first direction is the machine's way out
+        self._ports: dict[str, int] = {}  # by machine
         self._how = as_impairment(wire)
         self._free: list[Iterator[Any]] = [iter(subnet.hosts()) for subnet in self.subnets]
         self._taken: set[str] = set()
@@ -104,12 +120,19 @@ class Network:
         self._taken.add(address.partition("/")[0])
 
     def plug(self, machine: str, wire: WireSpec = None) -> Link:
-        """A new machine's end."""
+        """A new machine's end; that of its wire is 0."""
         how = self._how if wire is None else as_impairment(wire)
-        _, port = self._switch.plug(mtu=MTU, caps=Link.CSUM)
+        self._ports[machine], port = self._switch.plug(mtu=MTU, caps=Link.CSUM)
         inside, outside = Link.pair(self.world.rng, mtu=MTU, caps=Link.CSUM)
-        self.wires[machine] = SimWire(self.world, f"{machine}-{self.name}", outside, port, how, how)
+        name = f"{machine}-{self.name}"
+        outside = self.world.captured(outside, inside.mac, machine, name)
+        self.wires[machine] = SimWire(self.world, name, outside, port, how, how)
         return inside
+
+    def block(self, source: str, target: str, blocked: bool) -> None:
+        """Nothing that one machine sends reaches the other, if both are here. What is under way to it arrives."""
+        if source in self._ports and target in self._ports:
+            self._switch.block(self._ports[source], self._ports[target], blocked)
 
     def close(self) -> None:
         for wire in self.wires.values():
@@ -121,6 +144,10 @@ def new_wire(world: World, a: SimMachine, b: SimMachine, there: Impairment, back
     """From a machine to another, who are to take its ``insides``."""
     left, near = Link.pair(world.rng, mtu=mtu, caps=Link.CSUM)
     right, far = Link.pair(world.rng, mtu=mtu, caps=Link.CSUM)
-    wire = SimWire(world, f"{a.name}-{b.name}", near, far, there, back)
-    wire.insides = left, right
+    name = f"{a.name}-{b.name}"
+    ends = f"{name}@{a.name}", f"{name}@{b.name}"
+    near, far = world.captured(near, left.mac, a.name, ends[0]), world.captured(far, right.mac, b.name, ends[1])
+    wire = SimWire(world, name, near, far, there, back)
+    wire.ends, wire.insides = ends, (left, right)
+    wire.between = a.name, b.name
     return wire

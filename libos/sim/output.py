@@ -67,6 +67,8 @@ class Output(io.TextIOBase):
         program = self._world.running
         if program is None:
             return self._outside.write(text)
+        if program.killed:
+            return len(text)  # nobody hears it
         pending = program.pending.get(self._stream, "") + text
         if "\n" in pending or len(pending) > LINE_MAX:
             *lines, pending = pending.split("\n")

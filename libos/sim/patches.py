@@ -126,10 +126,8 @@ class Patches:
 
 def _namespace(name: str) -> dict[str, Any]:
     module = sys.modules.get(name)
-    if not isinstance(module, ModuleType) or name.partition(".")[0] == "libos":
+    # Not isinstance(): the library of a cffi extension says that it is a module, and has no __dict__.
+    if not issubclass(type(module), ModuleType) or name.partition(".")[0] == "libos":
         return {}
-    try:
-        names: dict[str, Any] = object.__getattribute__(module, "__dict__")  # module.__dict__ would load a lazy one
-    except AttributeError:  # cffi puts objects that only pass for modules into sys.modules
-        return {}
+    names: dict[str, Any] = object.__getattribute__(module, "__dict__")  # module.__dict__ would load a lazy one
     return names

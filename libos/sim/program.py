@@ -86,6 +86,7 @@ class Program:
         self.world = machine.world
         self.target = target
         self.args = args
+        self.env = env
         self.daemon = daemon
         self.name = name or self._default_name()
         self.result: Any = None
@@ -213,8 +214,11 @@ class Program:
         if self.ended:
             return
         self.killed, self.until = True, None
+        for loop in self.loops:
+            loop.abandoned = True
         if not self._greenlet:  # it has not begun
             self.ended = True
+            self.world.program_ended(self)
         while not self.ended:
             self._switch()
         for loop in self.loops:
@@ -228,7 +232,7 @@ class Program:
 
 
 def _bury(loop: SimLoop) -> None:
-    """Nobody hears of tasks that a dead program has left behind."""
+    """Nobody hears of tasks that a dead program has left behind, nor of connections."""
     for task in sorted(asyncio.all_tasks(loop), key=lambda task: getattr(task, "number", 0)):
         if isinstance(task, SimTask):
             task._log_destroy_pending = False  # type: ignore[attr-defined]

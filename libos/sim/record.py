@@ -15,12 +15,22 @@ from libos.sim.times import show
 if TYPE_CHECKING:
     from libos.sim.world import World
 
-__all__ = ["DRAWN", "ENDED", "FAULT", "OUTPUT", "STARTED", "TIMER", "check_determinism", "hash_seed_is_fixed"]
+__all__ = [
+    "DRAWN",
+    "ENDED",
+    "EVENT_NAMES",
+    "FAULT",
+    "OUTPUT",
+    "STARTED",
+    "TIMER",
+    "check_determinism",
+    "hash_seed_is_fixed",
+]
 
 # Kinds of events, beside VISITED.
 STARTED, ENDED, OUTPUT, TIMER, DRAWN, FAULT = range(1, 7)
 
-_NAMES = MappingProxyType(
+EVENT_NAMES = MappingProxyType(
     {
         VISITED: "visited",
         STARTED: "a program started",
@@ -76,4 +86,4 @@ def _difference(first: tuple[str, bytes, list[str]], second: tuple[str, bytes, l
 
 def _show(raw: bytes, names: list[str]) -> str:
     when, value, who, kind = unpack_events(raw)[0]
-    return f"{show(when)} {names[who]}: {_NAMES.get(kind, kind)} ({value:016x})"
+    return f"{show(when)} {names[who]}: {EVENT_NAMES.get(kind, kind)} ({value:016x})"

@@ -15,18 +15,25 @@ from __future__ import annotations
 import heapq
 import ipaddress
 import itertools
+import os
 import zlib
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
 
 from libos.clock import Clock, MonotonicClock
 from libos.errors import WorldError
+from libos.net.stack import Link
 from libos.rand import Rng
 from libos.sched.reactor import NEVER
 from libos.sched.sim import IDLE, UNTIL, Sim
+from libos.sim.capture import Capture
+from libos.sim.checks import Checks
 from libos.sim.errors import Deadlock, LimitReached
+from libos.sim.faults import Faults, Schedule
 from libos.sim.logs import LogSetup
 from libos.sim.machine import SimMachine
 from libos.sim.names import WorldHosts
@@ -35,6 +42,7 @@ from libos.sim.output import Line, Log
 from libos.sim.owner import Owner, Ownership
 from libos.sim.program import Face, Program, Target
 from libos.sim.record import ENDED, OUTPUT, STARTED, TIMER
+from libos.sim.scenario import ACTION, Scenario
 from libos.sim.shared import Collector, shared
 from libos.sim.times import Duration, show, to_ns
 from libos.sim.waiting import describe
@@ -42,14 +50,17 @@ from libos.sim.waiting import describe
 __all__ = ["World"]
 
 EPOCH = 1_750_000_000 * 10**9  # the time of day at which a world begins, unless told otherwise
+ACTIONS_MAX = 10_000
 LOOK_EVERY = 256  # steps between two looks at real time
 SUBNETS = ("10.0.0.0/16",)
 WIRES = 0x0AFF0000  # 10.255.0.0: subnets of wires
 
 
-class World:
+class World(Scenario):
     """``seed``: what all choices come from. ``epoch``: the time of day at its beginning, ns since 1970. ``echo``: gets
-    each line that a program writes. ``clock``: of real time, for the limit."""
+    each line that a program writes. ``faults``: with their times; those and no others happen, whatever is asked for.
+    ``clock``: of real time, for the limit. ``capture``: a folder, for a pcap of every wire's end at a machine; they are
+    whole when the world is closed, and change nothing of what happens."""
 
     def __init__(
         self,
@@ -57,7 +68,9 @@ class World:
         *,
         epoch: int = EPOCH,
         echo: Callable[[Line], object] | None = None,
+        faults: Schedule | None = None,
         clock: Clock | None = None,
+        capture: str | os.PathLike[str] | None = None,
     ) -> None:
         self.seed = seed
         self.epoch = epoch
@@ -79,13 +92,19 @@ class World:
         self._steps: list[Callable[[], None]] = []  # by id, too
         self._echo = echo
         self._real = MonotonicClock() if clock is None else clock
-        self._times: list[tuple[int, int, Callable[[], object]]] = []  # a heap
-        self._order = itertools.count()
+        self._times: list[tuple[int, int, int, Callable[[], object]]] = []  # a heap
+        self._orders = itertools.count(), itertools.count(), itertools.count()  # by rank
         self._awaited = 0
         self._failed: BaseException | None = None
         self._spinning = False
         self._collector = Collector()
         self._closed = False
+        self.captures: list[Capture] = []
+        self.actions: deque[tuple[int, str]] = deque(maxlen=ACTIONS_MAX)  # that were called: when, and their names
+        self._capture = None if capture is None else Path(capture)
+        self.fault_rng = self.rng.fork()  # what is drawn for faults shifts nothing else
+        self.checks = Checks(self)
+        self.faults = Faults(self, faults)
 
     # --- what is in it -----------------------------------------------------------------------------------------------
 
@@ -128,6 +147,7 @@ class World:
             name,
             addresses,
             network.plug(name),
+            network.wires[name],
             skew=_signed_ns(skew),
             drift_ppb=drift_ppb,
             settings=settings,
@@ -158,20 +178,47 @@ class World:
         number = 4 * len(self.wires)
         ends = ip or tuple(f"{ipaddress.ip_address(WIRES + number + i)}/30" for i in (1, 2))
         wire = self.wires[name] = new_wire(self, a, b, there, there if back is None else as_impairment(back), mtu)
-        for machine, link, address in zip((a, b), wire.insides, ends, strict=True):
-            machine.add_link(link, address)
+        for i, machine in enumerate((a, b)):
+            machine.add_link(wire.insides[i], ends[i], wire, i, mtu)
         return wire
 
-    def at(self, when: Duration, action: Callable[[], object]) -> None:
-        """Call ``action`` when virtual time has come to ``when``, before anything else happens then."""
-        self._call_at(max(to_ns(when), self.now), action)
+    def captured(self, link: Link, mac: bytes, machine: str, name: str) -> Link:
+        """A wire's end at a machine (its interface has the address ``mac``), with a capture if there is to be one."""
+        if self._capture is None:
+            return link
+        name = name.replace("/", "_")
+        boot = sum(each.file.name.startswith((f"{name}.pcap", f"{name}.boot")) for each in self.captures) + 1
+        file = self._capture / (f"{name}.pcap" if boot == 1 else f"{name}.boot{boot}.pcap")
+        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            link = link.with_pcap(fd, self.epoch, live=False)
+        except OSError:
+            os.close(fd)
+            raise
+        self.captures.append(Capture(file, machine, mac))
+        return link
 
-    def after(self, delay: Duration, action: Callable[[], object]) -> None:
-        """The same, from now on."""
-        self._call_at(self.now + to_ns(delay), action)
+    def call_at(self, when: int, action: Callable[[], object], rank: int = ACTION) -> None:
+        """Of several at one time: the ends of faults, beginnings of faults, actions."""
+        heapq.heappush(self._times, (when, rank, next(self._orders[rank]), action))
 
-    def _call_at(self, when: int, action: Callable[[], object]) -> None:
-        heapq.heappush(self._times, (when, next(self._order), action))
+    def block(self, source: str, target: str, blocked: bool) -> None:
+        """Nothing that one machine sends reaches the other, by networks and by wires."""
+        for network in self.networks.values():
+            network.block(source, target, blocked)
+        for wire in self.wires.values():
+            if {source, target} == set(wire.between):
+                wire.block(wire.between.index(source), blocked or not self.machines[source].up)
+
+    def wires_of(self, name: str) -> list[SimWire]:
+        """Those between a machine and its networks; or that between two machines."""
+        if name in self.wires:
+            return [self.wires[name]]
+        return [network.wires[name] for network in self.networks.values() if name in network.wires]
+
+    def wait_for(self, programs: int) -> None:
+        """So many more (or less) have to end before the world does."""
+        self._awaited += programs
 
     def _check(self, name: str, known: Any) -> None:
         if self._closed:
@@ -223,12 +270,15 @@ class World:
 
     def _spin(self, stop: int, ends: bool, deadline: int | None) -> None:
         following, steps, left = self.sim.next, self._steps, LOOK_EVERY
-        while not (ends and self._awaited == 0):
+        self._fire()
+        while not (ends and self._awaited == 0 and not self.checks.pending):
             # Without an end in sight it is asked whether anything is left to happen.
             who = following(min(stop, self._times[0][0]) if self._times else NEVER if ends else stop)
             if who >= 0:
                 steps[who]()
                 self._raise_failure()
+                if not self.checks.idle:
+                    self.checks.look()
                 left -= 1
             elif who == UNTIL:
                 if not self._fire() and self.now >= stop and not ends:
@@ -255,10 +305,14 @@ class World:
         """Calls what is due."""
         fired = False
         while self._times and self._times[0][0] <= self.now:
-            _, order, action = heapq.heappop(self._times)
-            self.sim.note(TIMER, 0, order)
+            _, rank, order, action = heapq.heappop(self._times)
+            if rank == ACTION:  # faults note themselves
+                self.sim.note(TIMER, 0, order)
+                self.actions.append((self.now, getattr(action, "__name__", type(action).__name__)))
             action()
             self._raise_failure()
+            if not self.checks.idle:
+                self.checks.look()
             fired = True
         return fired
 

@@ -3,7 +3,10 @@
  *
  * Records gather in a buffer that is written when it is full and whenever the stack runs; the descriptor is
  * non-blocking, and what a slow reader cannot take is dropped and counted (rx_dropped of the wrapper), never waited
- * for. */
+ * for.
+ *
+ * One that is not live writes only when its buffer is full and at its end. It never asks to run, so a simulation does the
+ * same with it and without it. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +23,7 @@ struct pcap {
     int fd;
     uint64_t epoch_offset; /* what makes a link's time a time of day */
     unsigned snaplen;
+    bool live;
     size_t used;
     uint64_t oldest; /* when the first record in the buffer was made */
     uint8_t buffer[BUFFER_BYTES];
@@ -81,14 +85,15 @@ static void pcap_run(struct link *l, uint64_t now)
 {
     struct pcap *c = (struct pcap *)l;
     c->w.inner->ops->run(c->w.inner, now);
-    if (c->used)
+    if (c->used && c->live)
         flush(c);
 }
 
 static uint64_t pcap_due(const struct link *l)
 {
     const struct pcap *c = (const struct pcap *)l;
-    uint64_t due = c->w.inner->ops->due(c->w.inner), flush_due = c->used ? c->oldest + FLUSH_AFTER : REACTOR_NEVER;
+    uint64_t due = c->w.inner->ops->due(c->w.inner);
+    uint64_t flush_due = c->used && c->live ? c->oldest + FLUSH_AFTER : REACTOR_NEVER;
     return due < flush_due ? due : flush_due;
 }
 
@@ -109,7 +114,7 @@ static void pcap_free(struct link *l)
 
 static const struct link_ops pcap_ops = {pcap_xmit, pcap_run, pcap_due, pcap_start, pcap_free};
 
-int link_new_pcap(struct link **out, struct link *inner, int fd, uint64_t epoch_offset, unsigned snaplen)
+int link_new_pcap(struct link **out, struct link *inner, int fd, uint64_t epoch_offset, unsigned snaplen, int live)
 {
     struct pcap *c = calloc(1, sizeof *c);
     if (!c)
@@ -118,6 +123,7 @@ int link_new_pcap(struct link **out, struct link *inner, int fd, uint64_t epoch_
     c->fd = fd;
     c->epoch_offset = epoch_offset;
     c->snaplen = snaplen;
+    c->live = live;
     put_host32(c->buffer, 0xa1b23c4d);
     put_host32(c->buffer + 4, 4 << 16 | 2); /* version 2.4: two 16-bit words, the major first */
     put_host32(c->buffer + 16, snaplen);

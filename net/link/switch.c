@@ -6,6 +6,8 @@
  * from. Addresses that 802.1D keeps for bridges themselves are not passed on. A table of stations is bounded: sets of
  * four, where the one that was silent for longest makes place; the hash is keyed, so that nobody chooses which.
  *
+ * A port may be shut towards another (switch_block): a partition, one way, of those that are behind them.
+ *
  * It knows nothing of loops (no spanning tree), nor of VLANs: tagged frames pass as they are.
  *
  * Ownership: a port's link is its taker's, which frees it; then the port is vacant, and can be plugged again. The switch
@@ -72,6 +74,29 @@ static void forget_port(struct ether_switch *sw, unsigned port)
                 sw->stations[i][j].seen = 0;
 }
 
+/* --- partitions ---------------------------------------------------------------------------------------------------- */
+
+static bool is_shut(const struct switch_port *from, unsigned to) { return from->shut[to / 64] >> to % 64 & 1; }
+
+static void shut(struct switch_port *from, unsigned to, bool blocked)
+{
+    uint64_t bit = (uint64_t)1 << to % 64;
+    if (blocked)
+        from->shut[to / 64] |= bit;
+    else
+        from->shut[to / 64] &= ~bit;
+}
+
+/* Nobody is cut off from whoever comes next. */
+static void open_port(struct ether_switch *sw, unsigned port)
+{
+    free(sw->ports[port].shut);
+    sw->ports[port].shut = NULL;
+    for (unsigned i = 0; i < sw->nports; i++)
+        if (sw->ports[i].shut)
+            shut(&sw->ports[i], port, false);
+}
+
 /* --- a frame's way ------------------------------------------------------------------------------------------------ */
 
 static void put(struct switch_port *to, const struct pbuf *p)
@@ -97,6 +122,10 @@ static void put(struct switch_port *to, const struct pbuf *p)
 static void send_to(struct switch_port *to, struct switch_port *from, struct pbuf *p)
 {
     struct pbuf_queue cut = {0};
+    if (from->shut && is_shut(from, (unsigned)(to - to->sw->ports))) {
+        to->stats.blocked++;
+        return;
+    }
     if (!p->gso_size || to->link.caps & LINK_LRO) {
         put(to, p);
         return;
@@ -179,6 +208,7 @@ static void port_free(struct link *l)
     port->plugged = false;
     sw->plugged--;
     forget_port(sw, (unsigned)(port - sw->ports));
+    open_port(sw, (unsigned)(port - sw->ports));
     free_if_done(sw);
 }
 
@@ -229,6 +259,18 @@ int switch_plug(struct ether_switch *sw, struct link **out, unsigned mtu, unsign
     sw->plugged++;
     *out = &port->link;
     return (int)i;
+}
+
+int switch_block(struct ether_switch *sw, unsigned from, unsigned to, int blocked)
+{
+    if (from >= sw->nports || to >= sw->nports || !sw->ports[from].plugged || !sw->ports[to].plugged)
+        return -EINVAL;
+    struct switch_port *port = &sw->ports[from];
+    if (!port->shut && blocked && !(port->shut = calloc((sw->nports + 63) / 64, sizeof *port->shut)))
+        return -ENOMEM;
+    if (port->shut)
+        shut(port, to, blocked);
+    return 0;
 }
 
 int switch_port_stats(struct ether_switch *sw, unsigned port, struct switch_stats *out)

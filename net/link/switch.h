@@ -15,6 +15,7 @@ struct switch_port {
     struct pbuf_queue in; /* in the pool of who has taken the link */
     unsigned limit;
     bool plugged;
+    uint64_t *shut; /* bit i: nothing goes to port i; NULL: it goes to all */
     struct switch_stats stats;
 };
 

@@ -16,7 +16,7 @@ from libos.rand import Rng
 __all__ = ["Switch"]
 
 AGEING = 300 * 10**9  # ns: what IEEE 802.1D 7.9.2 recommends
-_COUNTERS = ("in_packets", "in_bytes", "out_packets", "out_bytes", "flooded", "filtered", "dropped")
+_COUNTERS = ("in_packets", "in_bytes", "out_packets", "out_bytes", "flooded", "filtered", "dropped", "blocked")
 
 
 class Switch:
@@ -35,6 +35,10 @@ class Switch:
         out, mac = ffi.new("struct link **"), mac or random_mac(self._rng)
         port = check(lib.switch_plug(self._handle, out, mtu, caps, mac, queue), "the ports of a switch")
         return port, Link(out[0], mac)
+
+    def block(self, source: int, target: int, blocked: bool = True) -> None:
+        """A partition: what comes in at port ``source`` does not go out at ``target``; what is in its queue does."""
+        check(lib.switch_block(self._handle, source, target, blocked), f"ports {source} and {target}")
 
     def stats(self, port: int) -> dict[str, int]:
         """Frames and bytes of a port, as long as the switch lives; see ``struct switch_stats``."""

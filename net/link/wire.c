@@ -98,6 +98,13 @@ int wire_start(struct wire *w)
     return 0;
 }
 
+int wire_replug(struct wire *w, int end, struct link *l)
+{
+    link_free(w->ends[end]); /* with what waited there */
+    w->ends[end] = l;
+    return link_bind(l, &w->poller, &w->pool, wire_deliver, w);
+}
+
 void wire_free(struct wire *w)
 {
     for (int i = 0; i < 2; i++)

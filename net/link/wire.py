@@ -49,6 +49,12 @@ class Wire:
             self.close()
             check(rc, "a wire's end")
 
+    def replug(self, end: int, link: Link) -> None:
+        """``link`` in place of the one at this end (0 is a, 1 is b), which is freed with the frames that wait in it."""
+        handle = link._handle
+        link.take()
+        check(lib.wire_replug(self._handle, _checked(end), handle), "a wire's end")
+
     def run(self, now: int) -> int:
         """Move what is due. When it must run again at the latest (a reactor does this by itself)."""
         return int(lib.wire_run(self._handle, now))

@@ -540,3 +540,12 @@ def test_a_boot_that_is_gone_leaves_nothing() -> None:
 def test_looking_at_the_clock_is_cheap(benchmark: Any) -> None:
     with world() as fake, fake(fake.alpha):
         assert benchmark(time.monotonic) == 100.0
+
+
+def test_what_only_says_that_it_is_a_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    from libos._native import lib
+
+    assert isinstance(lib, types.ModuleType)
+    monkeypatch.setitem(sys.modules, "some.lib", lib)
+    with world():
+        assert time.monotonic() != 0

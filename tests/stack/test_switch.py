@@ -217,6 +217,32 @@ def test_ports_come_and_go(by_hand):
     assert net.send(0, mac(2), mac(1)) == [1, 2]
 
 
+def test_a_partition_is_one_way_and_ends(by_hand):
+    net = by_hand(3)
+    assert net.send(1, ALL, mac(1)) == [0, 2]
+    net.switch.block(0, 1)
+    assert net.send(0, ALL, mac(0)) == [2]
+    assert net.send(0, mac(1), mac(0)) == []
+    assert net.send(1, mac(0), mac(1)) == [0]
+    assert net.switch.stats(1)["blocked"] == 2
+    net.switch.block(0, 1, False)
+    assert net.send(0, mac(1), mac(0)) == [1]
+
+
+def test_who_is_plugged_in_later_is_not_cut_off(by_hand):
+    net = by_hand(3)
+    net.switch.block(0, 1)
+    net.switch.block(1, 2)
+    net.wires.pop(1).close()
+    net.ends.pop(1)
+    assert net.plug() == 1  # the last in our lists
+    assert net.send(0, ALL, mac(0)) == [1, 2]
+    assert net.send(2, ALL, mac(1)) == [0, 1]
+    for ports in ((0, 3), (3, 0)):
+        with pytest.raises(OSError, match="ports"):
+            net.switch.block(*ports)
+
+
 def test_it_stays_for_its_ports():
     rng = Rng(1)
     switch = Switch(rng, 2)
