@@ -9,13 +9,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 __all__ = ["Capture", "Frame", "frames_of"]
 
 _RECORD = struct.Struct("=IIII")
-_ETHERTYPES = {0x0806: "ARP", 0x86DD: "IPv6"}
-_PROTOCOLS = {1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6"}
+_ETHERTYPES = MappingProxyType({0x0806: "ARP", 0x86DD: "IPv6"})
+_PROTOCOLS = MappingProxyType({1: "ICMP", 6: "TCP", 17: "UDP", 58: "ICMPv6"})
 _FLAGS = ((0x02, "SYN"), (0x01, "FIN"), (0x04, "RST"), (0x10, "ACK"))
 
 

@@ -18,7 +18,6 @@ import importlib.util
 import inspect
 import os
 import sys
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from libos.clock import MonotonicClock
 from libos.errors import ConfigError
 from libos.sim.times import show, to_ns
 from libos.sim.world import World
@@ -139,7 +139,8 @@ class ScenarioFile:
 
     def run(self, world: World) -> Outcome:
         """All of it in ``world``, which stays open. Ctrl-C is raised, whatever else goes wrong is in the Outcome."""
-        began = time.monotonic()
+        clock = MonotonicClock()
+        began = clock.now()
         error: BaseException | None = None
         limits = self.limits
         try:
@@ -155,7 +156,7 @@ class ScenarioFile:
             world.seed,
             time=world.now,
             digest=world.digest,
-            took=time.monotonic() - began,
+            took=(clock.now() - began) * 1e-9,
             faults=tuple(f"{show(when)} {fault}" for when, fault in world.applied),
         )
         if error is None:
