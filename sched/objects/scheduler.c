@@ -212,9 +212,14 @@ static PyObject *call_later(PyObject *object, PyObject *const *args, Py_ssize_t 
     if (check_open(self) < 0 || (self->debug && check_call(self, "call_at", call.args[1]) < 0) ||
         look_at_clock(self) < 0)
         return NULL;
-    PyObject *now = PyFloat_FromDouble(self->seconds);
-    PyObject *when = now ? PyNumber_Add(now, call.args[0]) : NULL; /* whatever adds to a float is a delay */
-    Py_XDECREF(now);
+    PyObject *delay = call.args[0], *when;
+    if (PyFloat_CheckExact(delay)) {
+        when = PyFloat_FromDouble(self->seconds + PyFloat_AS_DOUBLE(delay));
+    } else { /* whatever adds to a float is a delay */
+        PyObject *now = PyFloat_FromDouble(self->seconds);
+        when = now ? PyNumber_Add(now, delay) : NULL;
+        Py_XDECREF(now);
+    }
     PyObject *handle = !when ? NULL : self->own_call_at ? at_by_method(self, when, &call) : at(self, when, &call);
     Py_XDECREF(when);
     return handle;

@@ -22,6 +22,7 @@ TABLE = (
         "uvloop", "test_callbacks.py::test_timers_fire_in_the_order_of_their_times", "counts in milliseconds", skip=True
     ),
     Row("uvloop", "test_callbacks.py::test_a_timer_is_not_early", "counts in milliseconds", skip=True),
+    Row("uvloop", "test_callbacks.py::test_the_context_goes_with_the_callback", "counts in milliseconds", skip=True),
     Row("uvloop", "test_callbacks.py::test_a_loop_that_runs_cannot_be_run_closed_or_nested", "says it in other words"),
     Row("uvloop", "test_signals.py::test_closing_removes_the_handlers", "leaves the handler of the signal module"),
     Row(
