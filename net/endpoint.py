@@ -6,7 +6,6 @@ when somebody does.
 
 from __future__ import annotations
 
-import socket
 from asyncio import trsock
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from libos.net.sockets import StackSocket
 if TYPE_CHECKING:
     from libos.net.network import StackNetwork
 
-__all__ = ["NetworkEndpoint", "set_nodelay"]
+__all__ = ["NetworkEndpoint"]
 
 
 class NetworkEndpoint:
@@ -50,8 +49,3 @@ class NetworkEndpoint:
         state = "closed" if self._end is None else "closing" if self._closing else "open"
         names = f"{self.get_extra_info('sockname')} -> {self.get_extra_info('peername')}"
         return f"<{type(self).__name__} {state} {names}>"
-
-
-def set_nodelay(sock: StackSocket) -> None:
-    """As asyncio does with each TCP socket; connections inherit it from their listener."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

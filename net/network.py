@@ -14,7 +14,6 @@ import asyncio
 import errno
 import socket
 import ssl as ssl_module
-from asyncio import sslproto
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,6 +29,7 @@ from libos.net.sockaddr import Address, Names, is_numeric
 from libos.net.sockets import EV_GONE, EV_READ, EV_REQUEST, EV_WRITE, StackSocket
 from libos.net.stack import pack_address, unpack_address
 from libos.net.transport import StackTransport
+from libos.sched.endpoint import over_tls
 from libos.sched.reactor import address
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ class StackNetwork:
         """The transport that the application gets: the connection's, or TLS over it."""
         if not ssl:
             return StackTransport(loop, self, sock, protocol, waiter, server=server)
-        protocol_class: Any = sslproto.SSLProtocol  # typeshed knows an older one
-        tls = protocol_class(
+        transport: asyncio.Transport = over_tls(
+            lambda tls: StackTransport(loop, self, sock, tls, server=server),
             loop,
             protocol,
             None if isinstance(ssl, bool) else ssl,
@@ -128,8 +128,7 @@ class StackNetwork:
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        StackTransport(loop, self, sock, tls, server=server)
-        return tls._app_transport  # type: ignore[no-any-return]
+        return transport
 
     # --- what the resolver asks ------------------------------------------------------------------------------------
 

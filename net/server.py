@@ -22,16 +22,14 @@ from typing import TYPE_CHECKING, Any
 from libos._native import lib
 from libos.errors import os_error
 from libos.net.connect import ProtocolFactory, bind_error, check_socket, check_tls
-from libos.net.endpoint import set_nodelay
 from libos.net.names.addrinfo import AddrInfo
 from libos.net.sockets import EV_ERROR, EV_GONE, EV_READ, StackSocket
+from libos.sched.endpoint import OUT_OF_RESOURCES, set_nodelay
 
 if TYPE_CHECKING:
     from libos.net.network import StackNetwork
 
 __all__ = ["StackServer", "create_server"]
-
-_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class StackServer(base_events.Server):
@@ -125,7 +123,7 @@ class StackServer(base_events.Server):
 
     def _accept_failed(self, sock: StackSocket, exc: OSError) -> None:
         self._report("accept failed", exc, sock)
-        if exc.errno in _OUT_OF_RESOURCES:  # the event would come again at once: rest a while
+        if exc.errno in OUT_OF_RESOURCES:  # the event would come again at once: rest a while
             sock.want(0)
             self._loop.call_later(constants.ACCEPT_RETRY_DELAY, self._accept_again, sock)
 

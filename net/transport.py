@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from libos.net.endpoint import NetworkEndpoint, set_nodelay
+from libos.net.endpoint import NetworkEndpoint
 from libos.net.sockets import StackSocket
+from libos.sched.endpoint import set_nodelay
 from libos.sched.stream import StreamTransport
 
 if TYPE_CHECKING:

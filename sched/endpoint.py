@@ -19,20 +19,29 @@ import asyncio
 import contextvars
 import errno
 import logging
+import socket
 import sys
 import warnings
+from asyncio import sslproto
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from libos.errors import os_error
 from libos.sched.reactor import EV_ERROR, EV_GONE, EV_READ
 
-__all__ = ["Endpoint", "EndpointSocket", "logger", "server_attach", "server_detach", "start_endpoint"]
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = [
+    "OUT_OF_RESOURCES", "Endpoint", "EndpointSocket", "logger", "over_tls", "server_attach", "server_detach",
+    "set_nodelay", "start_endpoint",
+]  # fmt: skip
 
 TransportT = TypeVar("TransportT", bound=asyncio.BaseTransport)
 
 logger = logging.getLogger("asyncio")
 
+OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # accepting can go on after a rest
 LOUD = EV_ERROR | EV_GONE  # cannot be switched off
 
 
@@ -244,6 +253,30 @@ async def start_endpoint(
         transport.close()
         raise
     return transport, protocol
+
+
+def over_tls(
+    make: Callable[[asyncio.BaseProtocol], object],
+    loop: asyncio.AbstractEventLoop,
+    protocol: asyncio.BaseProtocol,
+    context: ssl.SSLContext | None,
+    waiter: asyncio.Future[None] | None = None,
+    server_side: bool = False,
+    server_hostname: str | None = None,
+    **timeouts: float | None,
+) -> Any:
+    """The transport that ``protocol`` gets: TLS over the one that ``make`` puts under it. ``context`` None: asyncio's.
+    ``timeouts`` are those of ``create_connection``."""
+    protocol_class: Any = sslproto.SSLProtocol  # typeshed knows an older one
+    tls = protocol_class(loop, protocol, context, waiter, server_side, server_hostname, **timeouts)
+    make(tls)
+    return tls._app_transport
+
+
+def set_nodelay(sock: Any) -> None:
+    """As asyncio does with each TCP socket; connections inherit it from their listener."""
+    if sock.type == socket.SOCK_STREAM and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def server_attach(server: Any, transport: asyncio.BaseTransport) -> None:

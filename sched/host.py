@@ -20,13 +20,13 @@ from typing import Any
 
 from libos._native import ffi, lib
 from libos.errors import check, os_error
+from libos.sched.endpoint import set_nodelay
 from libos.sched.reactor import EV_GONE, EV_READ, HostSockets
 from libos.sched.stream import StreamTransport
 
 __all__ = ["HostListener", "HostSocket", "HostTransport"]
 
 LEND_FROM: int = lib.HOST_LEND_FROM  # bytes
-OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class _HostEnd:
@@ -168,12 +168,6 @@ def _name(call: Callable[[], Any]) -> Any:
         return None
 
 
-def set_nodelay(sock: socket.socket) -> None:
-    """As asyncio does with each TCP socket; connections inherit it from their listener."""
-    if sock.type == socket.SOCK_STREAM and sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
 class HostListener(_HostEnd):
     """A listening socket: calls ``accepted(sock, peername)`` for each connection, in the context of today.
 
@@ -207,8 +201,7 @@ class HostListener(_HostEnd):
                 return
             fd = lib.host_accept(self._hosts.handle, self.id)
             if fd >= 0:
-                connection = socket.socket(sock.family, sock.type, sock.proto, fd)
-                connection.setblocking(False)
+                connection = socket.socket(sock.family, sock.type | socket.SOCK_NONBLOCK, sock.proto, fd)
                 self._accepted(connection, _name(connection.getpeername))
             elif fd == -errno.EAGAIN:
                 return

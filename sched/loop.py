@@ -18,12 +18,13 @@ import signal
 import socket
 import sys
 import threading
-from asyncio import base_events, format_helpers, sslproto, trsock
+from asyncio import base_events, format_helpers, trsock
 from typing import Any
 
 from libos._loop import Scheduler
 from libos.sched.child import Children, chosen_watcher
-from libos.sched.host import OUT_OF_RESOURCES, HostListener, HostTransport
+from libos.sched.endpoint import OUT_OF_RESOURCES, over_tls
+from libos.sched.host import HostListener, HostTransport
 from libos.sched.network import Network
 from libos.sched.reactor import EV_GONE, Reactor
 from libos.sched.selector import ReactorSelector
@@ -196,8 +197,8 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> Any:
-        protocol_class: Any = sslproto.SSLProtocol  # typeshed knows an older one
-        tls = protocol_class(
+        return over_tls(
+            lambda tls: HostTransport(self, self.reactor.hosts, rawsock, tls, extra=extra, server=server),
             self,
             protocol,
             sslcontext,
@@ -207,8 +208,6 @@ class Loop(Scheduler, asyncio.SelectorEventLoop):
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        HostTransport(self, self.reactor.hosts, rawsock, tls, extra=extra, server=server)
-        return tls._app_transport
 
     def _start_serving(
         self,
