@@ -159,28 +159,28 @@ class StreamTransport(Endpoint, Stream):
         if type(data) is not bytes:
             data = bytes(data)  # the caller may change it afterwards
         rest = memoryview(data)[max(count, 0) :]
+        untried = self._direct and not count  # too much to copy, or no plain bytes
+        first = self._queue is None
         if self._queue is None:
-            if not count and self._direct:  # nothing was tried yet: too much to copy, or no plain bytes
-                self._lent = self._end.lend(rest)
-                if not self._lent:
-                    count = self._end.offer(rest)
-                    if count < 0 and count != EAGAIN:
-                        self._write_failed(count)
-                        return
-                    rest = rest[max(count, 0) :]
-                    if not rest:
-                        return
             self._queue = collections.deque()
             self._direct = False
-            self._set_want(self._want | EV_WRITE)
         self._queue.append(rest)
         self._queued += len(rest)
+        if untried and not self._push():
+            return
+        if not self._queue:
+            self._queue = None
+            self._direct = True
+            return
+        if first:
+            self._set_want(self._want | EV_WRITE)
         self._maybe_pause_protocol()
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         self.write(b"".join(list_of_data))
 
-    def _flush(self) -> None:
+    def _push(self) -> bool:
+        """Hand the socket what it takes of the queue. False: it failed, and that has been seen to."""
         assert self._queue is not None
         while self._queue:
             chunk = self._queue[0]
@@ -194,17 +194,21 @@ class StreamTransport(Endpoint, Stream):
                 break
             else:
                 count = self._end.offer(chunk)
-            if count == len(chunk):
-                self._queued -= count
-                self._queue.popleft()
-                continue
-            if count < 0 and count != EAGAIN:
-                self._write_failed(count)
-                return
-            if count > 0:
-                self._queued -= count
+            if count < 0:
+                if count != EAGAIN:
+                    self._write_failed(count)
+                    return False
+                break
+            self._queued -= count
+            if count < len(chunk):
                 self._queue[0] = chunk[count:]
-            break
+                break
+            self._queue.popleft()
+        return True
+
+    def _flush(self) -> None:
+        if not self._push():
+            return
         if self._protocol_paused:
             self._run(self._maybe_resume_protocol)  # may write, close or abort
         if self._queue is not None and not self._queue:
