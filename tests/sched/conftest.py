@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cffi
 import pytest
@@ -16,7 +18,11 @@ from libos.clock import MonotonicClock
 from libos.errors import HostError
 from libos.sched.reactor import Reactor
 
+if TYPE_CHECKING:  # it imports from here
+    from .host_sockets import HostSockets, Pair
+
 ROOT = Path(__file__).resolve().parents[2]
+KINDS = ("io_uring", "io_uring-before_6.12", "io_uring-before_6.1", "epoll")  # that host sockets know
 
 
 @pytest.fixture(scope="session")
@@ -127,3 +133,35 @@ def new_probe(reactor: Reactor, probe_module: Any) -> Iterator[Callable[..., Pro
     yield new
     for probe in probes:
         probe.free()
+
+
+# --- sockets of the host (host_sockets.py) ---------------------------------------------------------------------------
+
+
+@pytest.fixture(params=KINDS)
+def sockets(request: pytest.FixtureRequest, probe_module: Any) -> Iterator[HostSockets]:
+    """On every kind of reactor."""
+    from .host_sockets import sockets_of
+
+    with sockets_of(request.param, probe_module) as sockets:
+        yield sockets
+
+
+@pytest.fixture(params=["io_uring", "io_uring-before_6.12"])
+def ring(request: pytest.FixtureRequest, probe_module: Any) -> Iterator[HostSockets]:
+    """Where sockets are read and written by requests."""
+    from .host_sockets import sockets_of
+
+    with sockets_of(request.param, probe_module) as sockets:
+        yield sockets
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    from .host_sockets import tcp_pair
+
+    ours, far = tcp_pair() if request.param == "tcp" else socket.socketpair()
+    ours.setblocking(False)
+    far.setblocking(False)
+    with contextlib.closing(ours), contextlib.closing(far):
+        yield ours, far

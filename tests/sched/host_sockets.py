@@ -22,7 +22,6 @@ from .conftest import cast
 MS = 1_000_000
 AGAIN = -errno.EAGAIN
 BUFFER = 1 << 20
-KINDS = ("io_uring", "io_uring-before_6.12", "io_uring-before_6.1", "epoll")
 Pair = tuple[socket.socket, socket.socket]
 
 

@@ -11,7 +11,6 @@ import resource
 import signal
 import socket
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,8 +19,8 @@ from libos._native import lib
 from libos.errors import HostError
 from libos.sched.reactor import EV_READ, EV_WRITE, NEVER
 
+from .conftest import KINDS
 from .host_sockets import (
-    KINDS,
     MS,
     HostSockets,
     Pair,
@@ -31,24 +30,8 @@ from .host_sockets import (
     many,
     small_ring,
     sockets_of,
-    tcp_pair,
     unread,
 )
-
-
-@pytest.fixture(params=KINDS)
-def sockets(request: pytest.FixtureRequest, probe_module: Any) -> Iterator[HostSockets]:
-    with sockets_of(request.param, probe_module) as sockets:
-        yield sockets
-
-
-@pytest.fixture(params=["tcp", "unix"])
-def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    ours, far = tcp_pair() if request.param == "tcp" else socket.socketpair()
-    ours.setblocking(False)
-    far.setblocking(False)
-    with contextlib.closing(ours), contextlib.closing(far):
-        yield ours, far
 
 
 @pytest.mark.parametrize("turns", [0, 1, 3])

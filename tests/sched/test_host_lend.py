@@ -7,7 +7,6 @@ import errno
 import random
 import socket
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,21 +17,6 @@ from libos.sched.reactor import EV_ERROR, EV_READ, EV_SENT, EV_WRITE
 from .host_sockets import AGAIN, MS, HostSockets, Pair, reset, sockets_of, tcp_pair, unread
 
 DATA = random.Random(5).randbytes(6 << 20)
-
-
-@pytest.fixture(params=["io_uring", "io_uring-before_6.12"])
-def ring(request: pytest.FixtureRequest, probe_module: Any) -> Iterator[HostSockets]:
-    with sockets_of(request.param, probe_module) as sockets:
-        yield sockets
-
-
-@pytest.fixture(params=["tcp", "unix"])
-def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    ours, far = tcp_pair() if request.param == "tcp" else socket.socketpair()
-    ours.setblocking(False)
-    far.setblocking(False)
-    with contextlib.closing(ours), contextlib.closing(far):
-        yield ours, far
 
 
 @pytest.mark.parametrize("size", [1, 1000, 40_000, 300_000, 6 << 20])

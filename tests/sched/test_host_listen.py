@@ -17,17 +17,10 @@ from libos.sched.reactor import EV_READ
 
 from .host_sockets import (
     AGAIN,
-    KINDS,
     MS,
     HostSockets,
     sockets_of,
 )
-
-
-@pytest.fixture(params=KINDS)
-def sockets(request: pytest.FixtureRequest, probe_module: Any) -> Iterator[HostSockets]:
-    with sockets_of(request.param, probe_module) as sockets:
-        yield sockets
 
 
 @pytest.fixture

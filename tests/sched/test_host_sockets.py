@@ -6,7 +6,6 @@ import contextlib
 import errno
 import random
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,9 +14,9 @@ from hypothesis import strategies as st
 
 from libos.sched.reactor import EV_ERROR, EV_READ, EV_WRITE, NEVER
 
+from .conftest import KINDS
 from .host_sockets import (
     AGAIN,
-    KINDS,
     MS,
     HostSockets,
     Pair,
@@ -27,28 +26,6 @@ from .host_sockets import (
     tcp_pair,
     unread,
 )
-
-
-@pytest.fixture(params=KINDS)
-def sockets(request: pytest.FixtureRequest, probe_module: Any) -> Iterator[HostSockets]:
-    with sockets_of(request.param, probe_module) as sockets:
-        yield sockets
-
-
-@pytest.fixture(params=["io_uring", "io_uring-before_6.12"])
-def ring(request: pytest.FixtureRequest, probe_module: Any) -> Iterator[HostSockets]:
-    with sockets_of(request.param, probe_module) as sockets:
-        yield sockets
-
-
-@pytest.fixture(params=["tcp", "unix"])
-def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
-    ours, far = tcp_pair() if request.param == "tcp" else socket.socketpair()
-    ours.setblocking(False)
-    far.setblocking(False)
-    with contextlib.closing(ours), contextlib.closing(far):
-        yield ours, far
-
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
