@@ -114,9 +114,12 @@ def threadsafe(loop: Loop, count: int) -> Round:
 # --- timers ---
 
 
-def _timers(loop: Loop, count: int, set_timer: Callable[[float, Callable[[], None]], object]) -> Round:
-    """So many timers whose deadlines are mixed; a round ends with the last of them."""
-    delays = [(1 + i * 7919 % SPREAD_MS) / 1000 for i in range(count)]
+def _mixed(count: int) -> list[float]:
+    return [(1 + i * 7919 % SPREAD_MS) / 1000 for i in range(count)]
+
+
+def _timers(loop: Loop, delays: list[float], set_timer: Callable[[float, Callable[[], None]], object]) -> Round:
+    """Timers of these delays; a round ends with the last of them."""
     left = 0
 
     def due() -> None:
@@ -127,7 +130,7 @@ def _timers(loop: Loop, count: int, set_timer: Callable[[float, Callable[[], Non
 
     def run() -> None:
         nonlocal left
-        left = count
+        left = len(delays)
         for delay in delays:
             set_timer(delay, due)
         loop.run_forever()
@@ -136,33 +139,18 @@ def _timers(loop: Loop, count: int, set_timer: Callable[[float, Callable[[], Non
 
 
 def later_due(loop: Loop, count: int) -> Round:
-    return _timers(loop, count, loop.call_later)
+    return _timers(loop, _mixed(count), loop.call_later)
 
 
 def at_due(loop: Loop, count: int) -> Round:
     def set_timer(delay: float, due: Callable[[], None]) -> None:
         loop.call_at(loop.time() + delay, due)
 
-    return _timers(loop, count, set_timer)
+    return _timers(loop, _mixed(count), set_timer)
 
 
 def later_zero(loop: Loop, count: int) -> Round:
-    left = 0
-
-    def due() -> None:
-        nonlocal left
-        left -= 1
-        if not left:
-            loop.stop()
-
-    def run() -> None:
-        nonlocal left
-        left = count
-        for _ in range(count):
-            loop.call_later(0, due)
-        loop.run_forever()
-
-    return run
+    return _timers(loop, [0] * count, loop.call_later)
 
 
 def later_cancel(loop: Loop, count: int) -> Round:
